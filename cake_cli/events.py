@@ -21,8 +21,8 @@ class Stage(Protocol):
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def advance(self, amount: int = 1, **figures: Figure) -> None:
-        """`amount` more units are done; `figures` replace those shown so far."""
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
+        """`amount` more units (a fraction is fine) are done; `figures` replace those shown so far."""
 
     def conclude(self, summary: str) -> None:
         """What the line of the finished stage says, beside its name and time."""
@@ -50,7 +50,7 @@ class _SilentStage:
     ) -> None:
         pass
 
-    def advance(self, amount: int = 1, **figures: Figure) -> None:
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
         pass
 
     def conclude(self, summary: str) -> None:

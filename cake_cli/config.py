@@ -1,0 +1,249 @@
+"""Every setting of a run: its name, its default, its meaning, and the faults it can have.
+
+The line under each field is the help text of its flag and the comment in `config.toml`; defaults are
+written here and nowhere else. Weights and step sizes are those of the method (Braun, Mundt, Kersting,
+"Deep Classifier Mimicry without Data Access", AISTATS 2024) written per sample: see `SynthesisConfig`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cake_cli.errors import UsageError
+
+Outputs = Literal["auto", "logits", "log-probs", "probs"]
+Method = Literal["cake", "naive", "noise"]
+Init = Literal["normal", "uniform", "smooth"]
+StepSchedule = Literal["linear", "cosine", "constant"]
+Labels = Literal["soft", "hard"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def _require(*rules: tuple[bool, str, str]) -> None:
+    """Holds (condition, what is wrong otherwise, what to try) rules, and reports all that are broken.
+
+    Raises:
+        UsageError: if any is.
+    """
+    broken = [(what, fix) for condition, what, fix in rules if not condition]
+    if len(broken) == 1:
+        raise UsageError(*broken[0])
+    if broken:
+        raise UsageError("; ".join(what for what, _ in broken), "; ".join(fix for _, fix in broken))
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The model file that is to be copied, and what it does not say of itself."""
+
+    file: str | None = None
+    """Path of the model: a file, a folder in the Hugging Face layout, or FILE.py:FUNCTION, whose code is run."""
+    arch: str | None = None
+    """Architecture of a file of weights: a torchvision classifier, a name of `cake students`, or timm:NAME."""
+    classes: int | None = None
+    """Number of classes, where weights do not say it; otherwise it is checked."""
+    trust: bool = False
+    """Open a torch.export file (.pt2), although loading one can run a pickle, that is any code, hidden in it."""
+    input_shape: tuple[int, ...] | None = None
+    """One input without the batch: C,H,W or D. Needed where the file leaves a size open."""
+    mean: tuple[float, ...] | None = None
+    """Mean that inputs were normalised with outside the file, a value for each channel."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation that inputs were normalised with outside the file."""
+    input_range: tuple[float, ...] | None = None
+    """Lowest and highest raw value, such as 0,255 for a file that takes bytes."""
+    outputs: Outputs = "auto"
+    """What the file's output is; auto reads it from the graph."""
+    output: str | None = None
+    """Name of the output to use, where the file has several."""
+    verify: bool = True
+    """Check batches, row independence, gradients and agreement with onnxruntime on load."""
+
+    def __post_init__(self) -> None:
+        bounds = self.input_range
+        _require(
+            (self.classes is None or self.classes >= 2, "--classes is at least 2", "--classes 10"),
+            (
+                bounds is None or (len(bounds) == 2 and bounds[0] < bounds[1]),
+                "--input-range takes a low and a high number",
+                "--input-range 0,255",
+            ),
+            ((self.mean is None) == (self.std is None), "--mean and --std belong together", "give both"),
+        )
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The network that learns."""
+
+    architecture: str | None = None
+    """Architecture of the student: a name of `cake students`."""
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """How samples are made from the teacher.
+
+    The objective of one sample i of a row with G samples is
+    ``cls · CE(f(x_i), y_i) + contrastive · mean_k (f_k(x_i) - row mean)² + tv · TV(x_i)``, summed over
+    samples: neither the set size nor the number of sets side by side changes it. The reference takes
+    means over a set of B samples; its weights (cls, contr, tv) are
+    (cls · B / G, contrastive · B / G², tv · B) in these terms. The defaults are the reference's preset for
+    SVHN and CIFAR, with two additions: samples start from smooth noise instead of N(0, I), and a step that
+    would move a sample too far is shortened (`max_update`), because plain SGD with these weights diverges on
+    teachers with steep logits.
+    """
+
+    method: Method = "cake"
+    """cake: contrastive pairs along the boundary; naive: cross-entropy only; noise: none, only labels."""
+    samples: int = 8_000
+    """How many samples to make; rounded up to whole sets."""
+    steps: int = 100
+    """Gradient steps on each sample."""
+    init: Init = "smooth"
+    """Starting points: smooth noise of many scales (vectors: normal), normal as in the paper, or uniform."""
+    set_size: int | None = None
+    """Samples of a set, which share a step size; about 100 by default, a multiple of --groups."""
+    groups: int | None = None
+    """Samples of a row, all of different classes; by default 10, or the number of classes."""
+    bank: str | None = None
+    """A bank that exists already: nothing is synthesized, the student learns from it."""
+    cls_weight: float = 20.0
+    """Weight of the cross-entropy to the target label."""
+    contrastive_weight: float = 2.0
+    """Weight of the contrastive term, which draws a row together towards the boundaries between it."""
+    tv_weight: float = 200.0
+    """Weight of total variation, the data prior of images; vectors have none."""
+    step_size: float = 0.1
+    """Step size of the first set."""
+    step_size_decades: float = 4.0
+    """How many powers of ten the step size falls over the sets."""
+    max_update: float = 0.3
+    """Largest root mean square change of a sample in one step, in normalised units; 0 is plain SGD."""
+    schedule: StepSchedule = "linear"
+    """How the step size falls from set to set, in its logarithm."""
+    langevin: bool = False
+    """Add Langevin noise sqrt(2 * step size) * N(0, I) after each step."""
+    sets_at_once: int | None = None
+    """Sets synthesized side by side, and stored in one shard; chosen for this machine by default."""
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.samples > 0, "--samples must be positive", "--samples 8000"),
+            (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
+            (self.method == "noise" or self.steps > 0, "--steps 0 makes noise", "--method noise"),
+            (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),
+            (self.max_update >= 0, "max_update cannot be negative", "--set synthesis.max_update=0.3"),
+            (self.step_size_decades >= 0, "step_size_decades cannot be negative", "--set step_size_decades=4"),
+            (
+                min(self.cls_weight, self.contrastive_weight, self.tv_weight) >= 0,
+                "a weight of the objective cannot be negative",
+                "use 0 to switch a term off",
+            ),
+            (self.groups is None or self.groups > 0, "groups must be positive", "--set synthesis.groups=10"),
+            (self.set_size is None or self.set_size > 0, "set_size must be positive", "--set synthesis.set_size=100"),
+            (
+                not self.set_size or not self.groups or self.set_size % self.groups == 0,
+                f"a set of {self.set_size} samples cannot be cut into rows of {self.groups}",
+                "make set_size a multiple of groups",
+            ),
+            (self.sets_at_once is None or self.sets_at_once > 0, "sets_at_once must be positive", "leave it out"),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the student learns from the bank."""
+
+    epochs: int = 30
+    """Passes over the bank."""
+    batch_size: int = 256
+    """Samples of a training step."""
+    lr: float = 0.1
+    """Peak learning rate of the one-cycle schedule."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay of SGD."""
+    labels: Labels = "soft"
+    """soft: the teacher's probabilities; hard: its most probable class."""
+    temperature: float = 1.0
+    """Softens the teacher's and the student's probabilities in the loss."""
+    heldout_fraction: float = 0.05
+    """Share of the synthetic samples that is never trained on, for measuring fidelity without real data."""
+    min_step_size: float | None = None
+    """Train only on samples made with at least this step size."""
+    max_step_size: float | None = None
+    """Train only on samples made with at most this step size."""
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.epochs > 0, "--epochs must be positive", "--epochs 30"),
+            (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 256"),
+            (self.lr > 0, "--lr must be positive", "--lr 0.1"),
+            (0 <= self.momentum < 1, "momentum lies in [0, 1)", "--set training.momentum=0.9"),
+            (self.weight_decay >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
+            (self.temperature > 0, "--temperature must be positive", "--temperature 4"),
+            (0 <= self.heldout_fraction <= 0.5, "heldout_fraction lies in [0, 0.5]", "0.05"),
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What real data, if any, the result is measured on. It never trains and never selects."""
+
+    data: str | None = None
+    """Held-out data: a folder of images, .npz, IDX, .csv, .parquet, or a torchvision name."""
+    split: str | None = None
+    """Split of the held-out data, such as test or val."""
+    label_column: str | None = None
+    """Column of the label in a table; the last by default."""
+    data_root: str | None = None
+    """Folder of torchvision data sets."""
+    download: bool = False
+    """Allow a torchvision data set to be downloaded."""
+    baseline: bool = True
+    """Train the same student on as many starting points, labelled by the teacher but not moved: the floor."""
+    report: bool = True
+    """Write report.html and its pictures."""
+    min_agreement: float | None = None
+    """Exit with code 7 when student and teacher agree less than this on the held-out data."""
+
+    def __post_init__(self) -> None:
+        gate = self.min_agreement
+        _require(
+            (gate is None or 0 <= gate <= 1, "--min-agreement lies in [0, 1]", "--min-agreement 0.95"),
+            (gate is None or self.data is not None, "--min-agreement needs held-out data", "--data FOLDER"),
+        )
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """Where and how it is computed."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """Arithmetic of teacher and student passes; auto is bf16 on CUDA devices that have it, else fp32."""
+    deterministic: bool = False
+    """Allow only deterministic kernels, for equal results on equal CUDA devices."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, whole. The order of precedence is defaults, recipe, file, --set, flags."""
+
+    seed: int = 0
+    """Seed of every random draw."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            (0 <= self.seed < 2**63, "--seed lies in [0, 2^63)", "--seed 0"),
+        )

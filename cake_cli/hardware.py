@@ -1,0 +1,106 @@
+"""Where tensors live and in which arithmetic passes run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cake_cli.config import Precision
+from cake_cli.errors import EnvironmentFault
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device and the arithmetic of the passes on it; samples, losses and updates stay float32."""
+
+    device: torch.device
+    precision: Precision
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which teacher and student passes run."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Moves a module to the device; images are computed channels last, which is faster on CPU and CUDA."""
+        return module.to(self.device).to(memory_format=torch.channels_last)
+
+    def place_rows(self, rows: Tensor) -> Tensor:
+        """Moves rows (N, *shape) to the device, images channels last."""
+        rows = rows.to(self.device)
+        return rows.contiguous(memory_format=torch.channels_last) if rows.dim() == 4 else rows
+
+    def synchronize(self) -> None:
+        """Waits for the device, before a clock is read."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def describe(self) -> str:
+        """``cpu (2 threads)`` or ``cuda:0 (NVIDIA H200)``."""
+        if self.device.type == "cuda":
+            return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+        return f"{self.device} ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else str(self.device)
+
+
+def pick(device: str = "auto", precision: Precision = "auto", *, deterministic: bool = False) -> Hardware:
+    """The hardware of a run.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``auto`` is bf16 on CUDA devices that have it, else fp32.
+        deterministic: allow only deterministic kernels.
+
+    Raises:
+        EnvironmentFault: if the device is not there or cannot do the precision.
+    """
+    chosen = _device(device)
+    native_bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "auto":
+        precision = "bf16" if native_bf16 else "fp32"
+    if precision == "fp16" and chosen.type == "cpu":
+        raise EnvironmentFault("fp16 is not for the CPU", "--precision fp32 or bf16")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return Hardware(chosen, precision)
+
+
+def _device(name: str) -> torch.device:
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if name == "auto":
+        return torch.device(present[1] if len(present) > 1 else "cpu")
+    full = "cuda:0" if name == "cuda" else name
+    if full not in present:
+        raise EnvironmentFault(f"there is no device {name!r}; this machine has {', '.join(present)}", "--device auto")
+    return torch.device(full)
+
+
+def free_disk(path: Path) -> int:
+    """Bytes free where `path` lies or will lie."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that can still be taken; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

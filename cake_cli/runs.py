@@ -1,0 +1,207 @@
+"""The run directory: where everything of one `distill` or `train` lies, and what state it is in.
+
+::
+
+    config.toml      resolved, re-runnable      run.json     status, argv, versions, hashes, timings, passes
+    bank/            manifest.json, shards      checkpoints/ what resume needs
+    metrics.jsonl    one figure a line          log.txt      what the terminal said
+    student.safetensors, report.html, samples.png, curves.png, confusion.png
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from cake_cli import __version__
+from cake_cli.config import Config
+from cake_cli.errors import CakeError, DataError
+from cake_cli.settings import build, read_file, write_toml
+from cake_cli.storage import claim_output, clear_leftovers, write_fault, write_json, write_text
+
+SCHEMA_VERSION = 1
+Status = Literal["running", "complete", "interrupted", "failed"]
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def default_run_path(teacher: Path, student: str, root: Path = Path("runs")) -> Path:
+    """The first free ``runs/<teacher>-to-<student>-001``."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{teacher.stem or 'bank'}-to-{Path(student).stem}").strip("-.")
+    number = 1
+    while (path := root / f"{stem}-{number:03d}").exists():
+        number += 1
+    return path
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a result."""
+    names = ("torch", "torchvision", "onnx", "onnx2torch", "onnxruntime", "numpy")
+    return {"cake": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in names}
+
+
+class RunDirectory:
+    """One run on disk. Everything but the two append-only logs is written atomically.
+
+    `record` is the content of run.json: change it through `update`.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+
+    @classmethod
+    def create(cls, path: Path, config: Config, *, command: str, force: bool) -> RunDirectory:
+        """Begins a run in an empty folder.
+
+        Raises:
+            UsageError: if `path` exists and is not empty, and not `force`.
+        """
+        claim_output(path, force=force)
+        write_text(path / "config.toml", write_toml(config))
+        run = cls(
+            path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "command": command,
+                "status": "running",
+                "started": now(),
+                "finished": None,
+                "argv": sys.argv[1:],
+                "working_directory": str(Path.cwd()),
+                "seed": config.seed,
+                "versions": versions(),
+                "data_free": True,
+                "seconds": {},
+                "teacher_passes": {"forward": 0, "backward": 0},
+                "evaluation": None,
+                "warnings": [],
+            },
+        )
+        run.update()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """A run that exists.
+
+        Raises:
+            DataError: if `path` holds no run, or a damaged or newer one.
+        """
+        file = path / "run.json"
+        if not file.is_file():
+            raise DataError(f"{path} is not a run directory: it has no run.json", "cake inspect PATH")
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            schema = record["schema_version"]
+            _ = record["status"], record["command"], record["seconds"], record["warnings"]
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            raise DataError(f"{file} is damaged: {fault}", "start the run again in another directory") from fault
+        if schema != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} was written in version {schema} of the run format, this cake reads {SCHEMA_VERSION}",
+                "use the version of cake that wrote it: see its run.json",
+            )
+        clear_leftovers(path)
+        return cls(path, record)
+
+    def config(self) -> Config:
+        """The configuration that the run was started with.
+
+        Raises:
+            UsageError: if config.toml is missing or was broken by hand.
+        """
+        file = self.path / "config.toml"
+        return build(read_file(file), origin=str(file))
+
+    @property
+    def bank_path(self) -> Path:
+        """Where the run's own bank lies."""
+        return self.path / "bank"
+
+    @property
+    def student_path(self) -> Path:
+        """The trained student."""
+        return self.path / "student.safetensors"
+
+    @property
+    def baseline_path(self) -> Path:
+        """The student that was trained on noise."""
+        return self.path / "noise_baseline.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what `resume` needs."""
+        folder = self.path / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def update(self, **fields: Any) -> None:
+        """Replaces fields of run.json, atomically."""
+        self.record |= fields
+        write_json(self.path / "run.json", self.record)
+
+    def finish(self, status: Status, *, fault: BaseException | None = None) -> None:
+        """Records how the run ended."""
+        error = None
+        if fault is not None:
+            error = fault.what if isinstance(fault, CakeError) else repr(fault)
+        self.update(status=status, finished=now(), error=error)
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Adds to the time a stage took, over all attempts."""
+        spent = self.record["seconds"]
+        self.update(seconds=spent | {stage: round(spent.get(stage, 0.0) + seconds, 3)})
+
+    def append_metrics(self, stage: str, **figures: float) -> None:
+        """Adds a line to metrics.jsonl."""
+        _append(self.path / "metrics.jsonl", [json.dumps({"stage": stage} | figures, allow_nan=False)])
+
+    def metrics(self, stage: str) -> list[Mapping[str, Any]]:
+        """The lines of one stage; a line that a kill cut short is passed over."""
+        file = self.path / "metrics.jsonl"
+        return [line for line in _json_lines(file) if line.get("stage") == stage] if file.exists() else []
+
+    def keep_metrics(self, stage: str, *, key: str, below: int) -> None:
+        """Drops the lines of a stage that a resumed run will write again: those with ``key >= below``."""
+        file = self.path / "metrics.jsonl"
+        if file.exists():
+            kept = [line for line in _json_lines(file) if line.get("stage") != stage or line.get(key, below) < below]
+            write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def log(self, lines: Iterable[str]) -> None:
+        """Adds lines to log.txt, each with the time."""
+        _append(self.path / "log.txt", [f"{now()} {line}" for line in lines])
+
+    def warn(self, text: str) -> None:
+        """Keeps a warning for the report."""
+        if text not in self.record["warnings"]:
+            self.update(warnings=[*self.record["warnings"], text])
+
+
+def _append(file: Path, lines: Iterable[str]) -> None:
+    try:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
+    except OSError as fault:
+        raise write_fault(file, fault) from fault
+
+
+def _json_lines(file: Path) -> Iterable[Mapping[str, Any]]:
+    for text in file.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            yield line

@@ -1,0 +1,136 @@
+"""Files that are either whole or not there: written to a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cake_cli.errors import EnvironmentFault, UsageError
+
+TEMPORARY = ".partial-"
+"""Prefix of names under which files are written; whatever bears it is left over from a killed run."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on success it is synced and renamed to `path`, else removed.
+
+    Raises:
+        EnvironmentFault: if the disk is full or refuses.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}"[:250])
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # some writers make private files, whatever the umask says
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as fault:
+        raise write_fault(path, fault) from fault
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_fault(path: Path, fault: OSError) -> EnvironmentFault:
+    """What a failed write means to the user."""
+    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return EnvironmentFault(f"no space left on the disk of {path}", "free some space, then `cake resume` the run")
+    return EnvironmentFault(f"{path} could not be written: {fault.strerror or fault}", "choose another --out")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole.
+
+    Raises:
+        EnvironmentFault: if the disk is full or refuses.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a UTF-8 file whole; raises as `write_bytes`."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file whole; raises as `write_bytes`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what killed writers left in a folder."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuses an output that `claim_output` would refuse, before any work is done; changes nothing.
+
+    Raises:
+        UsageError: if it exists and is not a folder, or not empty without `force`, or cannot be created.
+    """
+    try:
+        if (path.is_symlink() or path.exists()) and not path.is_dir():
+            raise UsageError(f"{path} exists and is not a folder", "choose another --out")
+        if path.is_dir() and not force and any(path.iterdir()):
+            raise UsageError(f"{path} exists and is not empty", "choose another --out, or --force to move it aside")
+        nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not nearest.is_dir():
+            raise UsageError(f"{path} cannot be created: {nearest} is not a folder", "choose another --out")
+        if not os.access(nearest, os.W_OK):
+            raise UsageError(f"{path} cannot be created: {nearest} is not writable", "choose another --out")
+    except OSError as fault:
+        raise _cannot_create(path, fault) from fault
+
+
+def claim_output(path: Path, *, force: bool) -> None:
+    """Makes `path` an empty folder; with `force` what was there is moved aside, never deleted.
+
+    Raises:
+        UsageError: as `check_output`.
+    """
+    check_output(path, force=force)
+    try:
+        if path.is_dir() and any(path.iterdir()):
+            path.rename(_free_name(path))
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise _cannot_create(path, fault) from fault
+
+
+def _cannot_create(path: Path, fault: OSError) -> UsageError:
+    return UsageError(f"{path} cannot be created: {fault.strerror or fault}", "choose another --out")
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (candidate := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    return candidate

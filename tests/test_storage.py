@@ -1,0 +1,218 @@
+"""Files that are whole or not there, and outputs that are never deleted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cake_cli import storage
+from cake_cli.errors import EnvironmentFault, UsageError
+from cake_cli.storage import (
+    TEMPORARY,
+    check_output,
+    claim_output,
+    clear_leftovers,
+    replacing,
+    sha256,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_file_appears_whole(tmp_path: Path):
+    file = tmp_path / "a.txt"
+    with replacing(file) as temporary:
+        temporary.write_text("one")
+        assert not file.exists()
+        assert temporary.parent == tmp_path, "a rename must not cross disks"
+        assert temporary.name.startswith(TEMPORARY)
+    assert file.read_text() == "one"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def fail_halfway(file: Path) -> None:
+    with replacing(file) as temporary:
+        temporary.write_text("half")
+        raise KeyError("midway")
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path):
+    file = tmp_path / "a.txt"
+    file.write_text("before")
+    with pytest.raises(KeyError):
+        fail_halfway(file)
+    assert file.read_text() == "before"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "fix"),
+    [
+        (errno.ENOSPC, "no space left", "cake resume"),
+        (errno.EDQUOT, "no space left", "cake resume"),
+        (errno.EROFS, "could not be written", "--out"),
+    ],
+)
+def test_a_disk_that_refuses_is_an_environment_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, fix: str
+):
+    file = tmp_path / "a.txt"
+    file.write_text("before")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage.os, "fsync", refuse)
+    with pytest.raises(EnvironmentFault) as caught:
+        write_text(file, "after")
+    assert said in caught.value.what
+    assert str(file) in caught.value.what
+    assert fix in (caught.value.fix or "")
+    assert file.read_text() == "before"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_file_below_a_file_is_an_environment_fault(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFault, match="could not be written"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path):
+    file = tmp_path / ("n" * 255)
+    write_text(file, "x")
+    assert file.read_text() == "x"
+
+
+def test_json_is_readable_and_strict(tmp_path: Path):
+    file = tmp_path / "a.json"
+    write_json(file, {"name": "\N{SNOWMAN}"})
+    assert json.loads(file.read_text(encoding="utf-8")) == {"name": "\N{SNOWMAN}"}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(file, {"loss": float("nan")})
+    assert json.loads(file.read_text(encoding="utf-8")) == {"name": "\N{SNOWMAN}"}
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path):
+    """Some writers make private files: what lies in a run is as public as everything else a user writes."""
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.unlink(missing_ok=True)
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_leftovers_are_cleared_and_nothing_else(tmp_path: Path):
+    for name in (f"{TEMPORARY}1234-a.txt", "a.txt", ".hidden"):
+        (tmp_path / name).touch()
+    clear_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "a.txt"]
+
+
+def test_the_hash_is_sha256(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# --- outputs ------------------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_is_not_there_or_empty_is_taken(tmp_path: Path):
+    claim_output(tmp_path / "new" / "deep", force=False)
+    claim_output(tmp_path / "new" / "deep", force=False)
+    assert (tmp_path / "new" / "deep").is_dir()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path, force: bool):
+    file = tmp_path / "a"
+    file.write_text("mine")
+    with pytest.raises(UsageError, match="not a folder"):
+        claim_output(file, force=force)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_dangling_link_is_refused(tmp_path: Path, force: bool):
+    link = tmp_path / "a"
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="not a folder"):
+        claim_output(link, force=force)
+    assert link.is_symlink()
+
+
+def test_a_full_output_is_refused(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty") as caught:
+        claim_output(tmp_path, force=False)
+    assert "--force" in (caught.value.fix or "")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_force_moves_aside_each_time(tmp_path: Path):
+    out = tmp_path / "out"
+    for content in ("first", "second"):
+        claim_output(out, force=True)
+        assert names(out) == []
+        (out / "mine.txt").write_text(content)
+    claim_output(out, force=True)
+    assert names(tmp_path) == ["out", "out.old-1", "out.old-2"]
+    assert (tmp_path / "out.old-1" / "mine.txt").read_text() == "first"
+    assert (tmp_path / "out.old-2" / "mine.txt").read_text() == "second"
+
+
+def test_force_leaves_an_empty_output_where_it_is(tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    claim_output(out, force=True)
+    assert names(tmp_path) == ["out"]
+
+
+def test_force_moves_a_link_and_not_what_it_leads_to(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "mine.txt").touch()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    claim_output(tmp_path / "out", force=True)
+    assert names(tmp_path / "real") == ["mine.txt"]
+    assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("name", ["file/out", "file/deep/out", "n" * 300])
+@pytest.mark.parametrize("act", [check_output, claim_output])
+def test_an_output_that_cannot_be_made_is_refused(tmp_path: Path, act: Callable[..., None], name: str):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be created"):
+        act(tmp_path / name, force=False)
+
+
+def test_a_system_that_refuses_is_a_usage_error():
+    with pytest.raises(UsageError, match="cannot be created"):
+        claim_output(Path("/proc/cake-out"), force=False)
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage.os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match="not writable"):
+        claim_output(tmp_path / "out", force=False)
+
+
+def test_checking_changes_nothing(tmp_path: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    check_output(tmp_path / "full", force=True)
+    check_output(tmp_path / "new" / "deep", force=False)
+    assert names(tmp_path) == ["full"]
+    assert names(tmp_path / "full") == ["mine.txt"]
