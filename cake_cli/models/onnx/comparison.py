@@ -1,0 +1,63 @@
+"""Numbers on both sides: probe rows, what they become, and how far apart the results are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cake_cli.models.onnx.signature import Rows
+from cake_cli.models.opened import OutputKind
+
+TOLERANCE = 1e-4
+"""The greatest difference, relative to the greatest value, that counts as equal."""
+
+
+def probe_rows(rows: Rows, is_float: bool) -> np.ndarray:
+    """Rows to try a model on, the same every time: standard normal and uniform ones in turn.
+
+    Returns:
+        float32 (R, *row) with R at least 4, and at least the batch that the file declares; whole numbers
+        from 0 to 255 where the input is of bytes.
+    """
+    draw = np.random.default_rng(0)
+    count = max(4, rows.declared or 1)
+    probe = draw.standard_normal((count, *rows.shape)).astype(np.float32)
+    probe[1::2] = draw.random(probe[1::2].shape, dtype=np.float32)
+    return probe if is_float else np.round(np.abs(probe) * 60).clip(0, 255)
+
+
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """The greatest difference over the greatest absolute value; infinite for other shapes or non-finite values."""
+    if found.shape != expected.shape or not np.isfinite(found).all() or not np.isfinite(expected).all():
+        return float("inf")
+    scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)
+    return float(np.abs(found - expected).max(initial=0.0)) / scale
+
+
+def in_file_terms(logits: np.ndarray, kind: OutputKind) -> np.ndarray:
+    """Logits (N, K) as what the file ends in."""
+    values = torch.from_numpy(logits)
+    if kind == "probs":
+        return torch.softmax(values, 1).numpy()
+    if kind == "log-probs":
+        return torch.log_softmax(values, 1).numpy()
+    return torch.sigmoid(values).numpy() if kind == "sigmoid" else logits
+
+
+def guess_kind(outputs: np.ndarray) -> OutputKind:
+    """What (N, K) outputs are when no softmax is seen in the graph."""
+    if outputs.shape[1] < 2 or not np.isfinite(outputs).all():
+        return "logits"
+    if (outputs >= 0).all() and np.abs(outputs.sum(1) - 1).max() < 1e-4:
+        return "probs"
+    if (outputs <= 1e-6).all() and np.abs(np.exp(outputs).sum(1) - 1).max() < 1e-4:
+        return "log-probs"
+    return "logits"
+
+
+def run_module(module: nn.Module, batch: np.ndarray) -> np.ndarray:
+    """A module's outputs as float32, without a gradient."""
+    with torch.no_grad():
+        result: Tensor = module(torch.from_numpy(batch))
+    return result.float().numpy()

@@ -1,0 +1,138 @@
+"""Opening an ONNX file as a teacher: read, prepare, convert, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnx import ModelProto, TensorProto
+
+from cake_cli.errors import ModelFileError
+from cake_cli.models.onnx.conversion import ORDER, ConversionFailed, Converter, convert
+from cake_cli.models.onnx.facts import read_facts
+from cake_cli.models.onnx.interpreter import GraphError, UnsupportedOperator
+from cake_cli.models.onnx.opinion import Forms, SecondOpinion
+from cake_cli.models.onnx.preparation import LATER_PASSES, PASSES, prepare
+from cake_cli.models.onnx.preparation.batch import free_batch, unbake_batch
+from cake_cli.models.onnx.preparation.order import keep_output
+from cake_cli.models.onnx.preparation.tail import take_off_tail
+from cake_cli.models.onnx.reading import every_tensor, read_model
+from cake_cli.models.onnx.refusals import refuse_cut_gradient, refuse_without_gradient
+from cake_cli.models.onnx.signature import Port, Rows, choose_input, choose_output, read_rows
+from cake_cli.models.onnx.trial import Mismatch, Settled, Trial, check_shape
+from cake_cli.models.opened import OpenedModel
+
+REEXPORT = "export it again with plain operators: torch.onnx.export(model, (example,), 'model.onnx', opset_version=18)"
+
+
+def open_onnx(
+    path: Path,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    output: str | None = None,
+    verify: bool = True,
+    converter: Converter | None = None,
+) -> OpenedModel:
+    """Opens an ONNX file as a differentiable classifier.
+
+    Args:
+        path: the file; external data are read from its own folder only.
+        input_shape: one row without the batch axis, for sizes that the file leaves open.
+        output: the name of the output that holds the scores, where several could.
+        verify: compare the module with onnxruntime (or ONNX's reference evaluator) before it is returned.
+        converter: only this way from ONNX to torch; by default each in turn until one compares equal.
+
+    Returns:
+        A module from (N, *row) to (N, K) logits, with what was mended and found.
+
+    Raises:
+        ModelFileError: if the file is damaged, no classifier, has no gradient, or does not compare equal.
+        UsageError: if `output` or `input_shape` do not fit the file.
+    """
+    original = read_model(path)
+    facts = read_facts(original)
+    graph = _copy(original)
+    mends = prepare(graph, PASSES)
+    name = choose_output(graph, output)
+    keep_output(graph, name)
+    refuse_without_gradient(graph)
+    port = choose_input(graph)
+    declared = Port.of(graph.graph.output[0])
+    rows = read_rows(port, declared, input_shape)
+    if rows.has_batch and declared.dims is not None:
+        check_shape(declared.dims)
+    half = any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in every_tensor(graph))
+    cut = _copy(graph)
+    mends += prepare(graph, LATER_PASSES)
+    whole = _copy(graph)
+    kind, logits = take_off_tail(graph)
+    refuse_cut_gradient(graph)
+
+    forms = Forms(original, cut, whole, name, logits, kind, half)
+    opinion = SecondOpinion(path.name, forms, port, rows) if verify else None
+    trial = Trial(rows, is_float=port.is_float, kind=kind, opinion=opinion.witnesses if opinion else list)
+    settled, way, more = _convert(graph, rows, trial, ORDER if converter is None else (converter,), path)
+    mends += more
+    if opinion is not None:
+        facts["compared"] = f"with {opinion.runtime.name}, difference {settled.difference:.1e}"
+    facts["scores"] = name
+    return OpenedModel(
+        module=settled.module,
+        input_shape=rows.shape,
+        output_kind=settled.kind,
+        converter=way,
+        facts=facts,
+        mends=tuple(mends),
+        metadata={entry.key: entry.value for entry in original.metadata_props},
+        fixed_batch=settled.module.fixed,
+        has_batch_axis=rows.has_batch,
+        reference=opinion.scores if opinion is not None else None,
+    )
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _convert(
+    graph: ModelProto, rows: Rows, trial: Trial, ways: tuple[Converter, ...], path: Path
+) -> tuple[Settled, Converter, list[str]]:
+    """The first way whose module compares equal at any batch; else one that holds at the file's own batch."""
+    free_batch(graph, rows)
+    fixed: tuple[Settled, Converter, list[str]] | None = None
+    faults: list[Exception] = []
+    for way in ways:
+        for free in (False, True):
+            copy = _copy(graph)
+            mend = unbake_batch(copy, rows) if free else None
+            if free and mend is None:
+                continue
+            try:
+                settled = trial.settle(convert(copy, way))
+            except ModelFileError:
+                raise
+            except Exception as fault:  # the next way gets its turn; the first fault is the one told
+                faults.append(fault)
+                continue
+            more = [mend] if mend is not None else []
+            if settled.free:
+                return settled, way, more
+            fixed = fixed or (settled, way, [f"the batch of {settled.module.fixed} that the graph fixes is kept"])
+    if fixed is not None:
+        return fixed
+    raise _refusal(faults[0], path) from faults[0]
+
+
+def _refusal(fault: Exception, path: Path) -> ModelFileError:
+    if isinstance(fault, UnsupportedOperator):
+        return ModelFileError(f"{path.name} uses {fault}, which has no differentiable counterpart here", REEXPORT)
+    if isinstance(fault, Mismatch):
+        return ModelFileError(f"{path.name} cannot be converted faithfully: {fault}", REEXPORT)
+    if isinstance(fault, GraphError | ConversionFailed):
+        return ModelFileError(f"{path.name} cannot be converted: {_first_line(fault)}", REEXPORT)
+    return ModelFileError(f"{path.name} cannot be converted: {type(fault).__name__}: {_first_line(fault)}", REEXPORT)
+
+
+def _first_line(fault: BaseException) -> str:
+    return str(fault).strip().split("\n", 1)[0]

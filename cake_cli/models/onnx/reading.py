@@ -1,0 +1,158 @@
+"""Reading an ONNX file without trusting it: sizes are checked before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from cake_cli.errors import ModelFileError
+from cake_cli.models.onnx.external import load_external
+
+LFS_MARK = b"version https://git-lfs"
+LARGEST_FILE = 2 << 30
+
+ELEMENT_BYTES: dict[int, int] = {
+    TensorProto.FLOAT: 4,
+    TensorProto.DOUBLE: 8,
+    TensorProto.FLOAT16: 2,
+    TensorProto.BFLOAT16: 2,
+    TensorProto.INT8: 1,
+    TensorProto.INT16: 2,
+    TensorProto.INT32: 4,
+    TensorProto.INT64: 8,
+    TensorProto.UINT8: 1,
+    TensorProto.UINT16: 2,
+    TensorProto.UINT32: 4,
+    TensorProto.UINT64: 8,
+    TensorProto.BOOL: 1,
+}
+"""Bytes of one element in `raw_data`, for the types that are computed with."""
+
+LFS_FIX = "git lfs pull, or download the file itself"
+
+
+def read_model(path: Path) -> ModelProto:
+    """Reads a model with its external data.
+
+    Raises:
+        ModelFileError: if the file is absent, empty, a Git LFS pointer, cut short, not ONNX, declares
+            tensors larger than the bytes it has, or refers to data outside its own folder.
+    """
+    content = _content(path)
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except (DecodeError, RecursionError) as fault:
+        raise ModelFileError(
+            f"{path.name} is damaged, cut short or not ONNX ({len(content):,} bytes: {fault})",
+            "download or export the file again, and compare its size with the original's",
+        ) from fault
+    if not model.graph.node or not model.graph.output:
+        raise ModelFileError(
+            f"{path.name} ({len(content):,} bytes) holds no ONNX graph", "give a model that torch.onnx.export wrote"
+        )
+    _check_operator_sets(model, path)
+    check_tensors(model, path)
+    return model
+
+
+def _check_operator_sets(model: ModelProto, path: Path) -> None:
+    """Every operator needs a version; they stand at the end of the file, where a cut takes them."""
+    said = {entry.domain or "ai.onnx" for entry in model.opset_import}
+    said |= {function.domain or "ai.onnx" for function in model.functions}
+    used = {node.domain or "ai.onnx" for node in model.graph.node}
+    if not used <= said:
+        raise ModelFileError(
+            f"{path.name} does not say which version of {', '.join(sorted(used - said))} its operators are of: "
+            "it is cut short or damaged",
+            "download or export the file again, and compare its size with the original's",
+        )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ModelFileError(f"{path.name} is not a file", "give the .onnx file itself")
+        if size > LARGEST_FILE:
+            raise ModelFileError(
+                f"{path.name} has {size:,} bytes, more than the 2 GiB that an ONNX file can have",
+                "export it with external data",
+            )
+        content = path.read_bytes()
+    except OSError as fault:
+        raise ModelFileError(
+            f"{path} cannot be read: {fault.strerror}", "check the path and its permissions"
+        ) from fault
+    if not content:
+        raise ModelFileError(f"{path.name} is an empty file (0 bytes)", LFS_FIX)
+    if content.startswith(LFS_MARK):
+        fields = dict(line.split(" ", 1) for line in content.decode("utf-8", "replace").splitlines() if " " in line)
+        real = fields.get("size", "")
+        whole = f" for a file of {int(real):,} bytes" if real.isdigit() else ""
+        raise ModelFileError(f"{path.name} is a Git LFS pointer ({len(content):,} bytes){whole}", LFS_FIX)
+    return content
+
+
+def check_tensors(model: ModelProto, path: Path) -> None:
+    """Compares what every tensor declares with the bytes that are there, and brings in external data.
+
+    Raises:
+        ModelFileError: naming the tensor, with both sizes.
+    """
+    for tensor in every_tensor(model):
+        if any(size < 0 for size in tensor.dims):
+            raise ModelFileError(f"tensor {tensor.name!r} of {path.name} has a negative size", "export it again")
+        count = math.prod(tensor.dims)
+        width = ELEMENT_BYTES.get(tensor.data_type)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            load_external(tensor, None if width is None else count * width, path)
+        elif width is not None:
+            _check_inline(tensor, count, width, path)
+
+
+def _check_inline(tensor: TensorProto, count: int, width: int, path: Path) -> None:
+    if tensor.HasField("raw_data"):
+        present, declared, unit = len(tensor.raw_data), count * width, "bytes"
+    else:
+        fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+        present, declared, unit = max(len(field) for field in fields), count, "numbers"
+    if present != declared:
+        raise ModelFileError(
+            f"tensor {tensor.name!r} of {path.name} declares {declared:,} {unit} and has {present:,}",
+            "the file is damaged or cut short: download or export it again",
+        )
+
+
+def every_tensor(model: ModelProto) -> Iterator[TensorProto]:
+    """All constants of a model, those in subgraphs and functions too."""
+    yield from _tensors_of(model.graph)
+    for function in model.functions:
+        yield from _tensors_in(function.node)
+
+
+def _tensors_of(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _tensors_in(graph.node)
+
+
+def _tensors_in(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == AttributeProto.SPARSE_TENSOR:
+                yield attribute.sparse_tensor.values
+                yield attribute.sparse_tensor.indices
+            elif attribute.type == AttributeProto.GRAPH:
+                yield from _tensors_of(attribute.g)
+            yield from attribute.tensors
+            for graph in attribute.graphs:
+                yield from _tensors_of(graph)

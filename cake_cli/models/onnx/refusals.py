@@ -1,0 +1,123 @@
+"""Graphs that compute scores and yet have no gradient with respect to their input, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from cake_cli.errors import ModelFileError
+from cake_cli.models.onnx.preparation.order import reads
+from cake_cli.models.onnx.preparation.spelling import every_node
+
+QUANTISED = frozenset(
+    {
+        "DynamicQuantizeLinear",
+        "ConvInteger",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearGlobalAveragePool",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearLeakyRelu",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QGemm",
+        "QAttention",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "MatMulNBits",
+        "QuantizeLinear",
+    }
+)
+TREES = frozenset({"TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble"})
+TRAINING = frozenset(
+    {"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss", "Adam", "Adagrad", "Momentum", "Gradient"}
+)
+
+FLAT = frozenset(
+    {"ArgMax", "ArgMin", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not"}
+    | {"IsNaN", "IsInf", "NonZero", "Shape", "Size", "OneHot", "Hardmax", "Unique", "NonMaxSuppression", "EyeLike"}
+    | {"Binarizer", "LabelEncoder", "Sign", "Floor", "Ceil", "Round"}
+)
+"""Operators whose results do not move when their input moves a little."""
+INTEGERS = frozenset(
+    {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8}
+)
+
+
+def node_title(node: NodeProto, model: ModelProto) -> str:
+    """How messages name a node: operator, opset, name."""
+    opset = next((entry.version for entry in model.opset_import if entry.domain == node.domain), 0)
+    domain = f"{node.domain}." if node.domain else ""
+    return f"{domain}{node.op_type} (opset {opset}, node {node.name!r})"
+
+
+def refuse_without_gradient(model: ModelProto) -> None:
+    """Refuses quantised graphs, tree ensembles and training graphs.
+
+    Args:
+        model: cut down to the chosen output.
+
+    Raises:
+        ModelFileError: with the operators, and which file would do instead.
+    """
+    nodes = list(every_node(model))
+    quantised = [node for node in nodes if node.op_type in QUANTISED]
+    if quantised:
+        kinds = ", ".join(sorted({node.op_type for node in quantised}))
+        raise ModelFileError(
+            f"the graph is quantised to int8 ({len(quantised)} nodes: {kinds}): no gradient exists",
+            "give the float32 model that it was quantised from",
+        )
+    trees = [node for node in nodes if node.op_type in TREES]
+    if trees:
+        raise ModelFileError(
+            f"the model is a tree ensemble ({trees[0].op_type}, node {trees[0].name!r}): no gradient exists",
+            "give a model that is smooth in its input, such as a neural network or a linear classifier",
+        )
+    losses = [node for node in nodes if node.op_type in TRAINING]
+    if losses:
+        raise ModelFileError(
+            f"this is a training graph: it computes {node_title(losses[0], model)}",
+            "export the inference model, which takes one input and returns scores",
+        )
+
+
+def refuse_cut_gradient(model: ModelProto) -> None:
+    """Refuses a graph in which no differentiable way leads from the input to the output.
+
+    Args:
+        model: sorted, with one input and one output.
+
+    Raises:
+        ModelFileError: naming the node where the way ends.
+    """
+    moving = {value.name for value in model.graph.input}
+    ends: list[NodeProto] = []
+    for node in model.graph.node:
+        if not moving.intersection(_data_inputs(node)) and not moving.intersection(reads(node) - set(node.input)):
+            continue
+        if node.op_type in FLAT or _casts_to_integers(node):
+            ends.append(node)
+        else:
+            moving.update(name for name in node.output if name)
+    if model.graph.output[0].name not in moving:
+        where = f"it ends at {node_title(ends[-1], model)}" if ends else "the output does not depend on the input"
+        raise ModelFileError(
+            f"no gradient leads from the output to the input: {where}",
+            "export the model so that it returns its scores, before labels are taken or values are rounded",
+        )
+
+
+def _data_inputs(node: NodeProto) -> Sequence[str]:
+    """The inputs of a node that its result is smooth in (not indices and shapes)."""
+    first = {"Gather", "GatherElements", "GatherND", "Reshape", "Expand", "Tile", "Slice", "Unsqueeze", "Squeeze"}
+    return list(node.input[:1]) if node.op_type in first else list(node.input)
+
+
+def _casts_to_integers(node: NodeProto) -> bool:
+    return node.op_type == "Cast" and any(a.name == "to" and a.i in INTEGERS for a in node.attribute)

@@ -1,0 +1,207 @@
+"""What goes into a graph and what comes out, and which of it is the teacher's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from cake_cli.errors import ModelFileError, UsageError, did_you_mean
+from cake_cli.models.onnx.preparation.order import reads
+from cake_cli.spec import format_shape
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+BYTES = frozenset({TensorProto.UINT8, TensorProto.INT8})
+LABEL_NAMES = ("label", "target", "y_true", "ground_truth", "y_:", "y:")
+
+Dims = tuple[int | str, ...]
+"""Sizes; a name stands for one that the file leaves open."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output of a graph."""
+
+    name: str
+    kind: int
+    """The ONNX element type, 0 for sequences, maps and what the file does not say."""
+    dims: Dims | None
+
+    @classmethod
+    def of(cls, value: ValueInfoProto) -> Port:
+        """Reads a declaration; sizes below one count as open."""
+        if not value.type.HasField("tensor_type"):
+            return cls(value.name, 0, None)
+        tensor = value.type.tensor_type
+        dims = None
+        if tensor.HasField("shape"):
+            dims = tuple(size.dim_value if size.dim_value > 0 else size.dim_param or "?" for size in tensor.shape.dim)
+        return cls(value.name, tensor.elem_type, dims)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether a gradient can pass it."""
+        return self.kind in FLOATS
+
+    def __str__(self) -> str:
+        kind = TensorProto.DataType.Name(self.kind).lower() if self.kind in TensorProto.DataType.values() else "?"
+        kind = "float32" if kind == "float" else "no tensor" if kind == "undefined" else kind
+        return f"{self.name} ({'?' if self.dims is None else format_shape(self.dims)} {kind})"
+
+
+def choose_output(model: ModelProto, wanted: str | None) -> str:
+    """The name of the output that holds the scores.
+
+    Args:
+        model: a sorted model.
+        wanted: the output that the user chose.
+
+    Raises:
+        UsageError: if there is no output of the wanted name.
+        ModelFileError: if no output has a gradient, or several could be the scores.
+    """
+    ports = [Port.of(value) for value in model.graph.output]
+    if wanted is not None:
+        if wanted not in {port.name for port in ports}:
+            raise UsageError(
+                f"the model has no output {wanted!r}; it has {_listed(ports)}",
+                did_you_mean(wanted, [port.name for port in ports]) or f"--output {ports[0].name}",
+            )
+        return wanted
+    floats = [port for port in ports if port.is_float or (port.kind == 0 and port.dims is None)]
+    if not floats:
+        raise ModelFileError(
+            f"the model only gives labels or integers ({_listed(ports)}): no gradient exists",
+            "export the model so that it returns its scores, before the ArgMax",
+        )
+    scores = [port for port in floats if port.dims is None or _could_be_scores(port.dims)] or floats
+    if len(scores) > 1:
+        scores = [port for port in scores if _rests_on(model, port.name, {other.name for other in scores})] or scores
+    if len(scores) > 1:
+        raise ModelFileError(
+            f"the model has several outputs that could be the scores: {_listed(scores)}",
+            f"--output {scores[0].name}",
+        )
+    return scores[0].name
+
+
+def _could_be_scores(dims: Dims) -> bool:
+    return sum(1 for size in dims[1:] if size != 1) <= 1 and len(dims) > 0
+
+
+def _rests_on(model: ModelProto, name: str, others: set[str]) -> bool:
+    """Whether an output is computed from all the others: features, or scores before the softmax."""
+    needed = {name}
+    for node in reversed(list(model.graph.node)):
+        if needed.intersection(node.output):
+            needed |= reads(node)
+    return others <= needed
+
+
+def choose_input(model: ModelProto) -> Port:
+    """The one input that the scores depend on.
+
+    Args:
+        model: cut down to the chosen output.
+
+    Raises:
+        ModelFileError: if there is none, or several, or it takes no numbers with a gradient.
+    """
+    ports = [Port.of(value) for value in model.graph.input]
+    output = Port.of(model.graph.output[0])
+    if not ports:
+        raise ModelFileError("the output of the model does not depend on any input", "--output with another output")
+    if len(ports) > 1:
+        labels = [port for port in ports if any(mark in port.name.lower() for mark in LABEL_NAMES)]
+        if labels or output.dims == ():
+            named = labels[0].name if labels else ports[-1].name
+            raise ModelFileError(
+                f"this is a training graph: labels ({named!r}) are among its inputs {_listed(ports)} "
+                f"and it returns {output}",
+                "export the inference model, which takes one input and returns scores",
+            )
+        raise ModelFileError(
+            f"the model takes {len(ports)} inputs, a teacher takes one: {_listed(ports)}",
+            "export it with one input, the others as constants inside",
+        )
+    port = ports[0]
+    if not port.is_float and port.kind not in BYTES:
+        raise ModelFileError(
+            f"the input {port} takes no floating-point numbers: there is no gradient with respect to it",
+            "export a model whose input is float32",
+        )
+    return port
+
+
+def _listed(ports: list[Port]) -> str:
+    return ", ".join(str(port) for port in ports)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a batch of rows lies in the input."""
+
+    shape: tuple[int, ...]
+    """One row, without the batch axis."""
+    has_batch: bool
+    declared: int | None
+    """The batch size that the file declares; None where it leaves it open."""
+
+
+def read_rows(port: Port, output: Port, given: tuple[int, ...] | None) -> Rows:
+    """The shape of one row: what the file states, and what the user adds.
+
+    Args:
+        port: the input.
+        output: the chosen output.
+        given: the user's `--input-shape`, without the batch axis.
+
+    Raises:
+        ModelFileError: if the file leaves sizes open and the user gave none.
+        UsageError: if the user's sizes contradict the file.
+    """
+    dims = port.dims
+    if dims is None:
+        if given is None:
+            raise ModelFileError(
+                f"the file does not state the shape of its input {port.name!r}",
+                "--input-shape with the size of one row",
+            )
+        return Rows(given, True, None)
+    has_batch = _has_batch_axis(dims, output.dims)
+    row = dims[1:] if has_batch else dims
+    if given is None:
+        if any(isinstance(size, str) for size in row):
+            example = ",".join(
+                str(size) if isinstance(size, int) else "3" if index == 0 and len(row) == 3 else "32"
+                for index, size in enumerate(row)
+            )
+            raise ModelFileError(
+                f"the file leaves sizes of its input open: {port.name} is {format_shape(dims)}",
+                f"--input-shape {example} (the size of one row)",
+            )
+        shape = tuple(size for size in row if isinstance(size, int))
+    else:
+        fits = len(given) == len(row) and all(
+            isinstance(size, str) or size == wanted for size, wanted in zip(row, given, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"--input-shape {','.join(map(str, given))} contradicts the file: a row of {port.name} is "
+                f"{format_shape(row)}",
+                "leave --input-shape away" if all(isinstance(size, int) for size in row) else None,
+            )
+        shape = given
+    first = dims[0] if dims else None
+    return Rows(shape, has_batch, first if has_batch and isinstance(first, int) else None)
+
+
+def _has_batch_axis(dims: Dims, output: Dims | None) -> bool:
+    """Whether the first axis of the input counts rows, judged by the first axis of the output."""
+    if len(dims) < 2:
+        return not dims or isinstance(dims[0], str)
+    if output is None or not isinstance(dims[0], int):
+        return True
+    if not output:
+        return True  # refused later, as not (batch, classes)
+    return not (isinstance(output[0], int) and output[0] != dims[0])

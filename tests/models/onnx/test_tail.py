@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+
+from cake_cli.models.onnx import open_onnx
+from tests.models.onnx.files import draw, linear, model, node, port, save
+
+ENDS = {
+    "softmax": ([node("Softmax", "z", "y", axis=-1)], "probs"),
+    "old softmax": ([node("Softmax", "z", "y")], "probs"),
+    "log-softmax": ([node("LogSoftmax", "z", "y")], "log-probs"),
+    "log of softmax": ([node("Softmax", "z", "s"), node("Log", "s", "y")], "log-probs"),
+    "sigmoid": ([node("Sigmoid", "z", "y")], "sigmoid"),
+    "softmax, then layout": (
+        [node("Softmax", "z", "s"), node("Flatten", "s", "i"), node("Identity", "i", "y")],
+        "probs",
+    ),
+    "written out": (
+        [node("Exp", "z", "e"), node("ReduceSum", "e axis", "t", keepdims=1), node("Div", "e t", "y")],
+        "probs",
+    ),
+    "none": ([node("Identity", "z", "y")], "logits"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_is_taken_off_and_recorded(tmp_path, end):
+    nodes, kind = ENDS[end]
+    proto = linear(end=nodes)
+    proto.graph.initializer.extend(model([], {"axis": np.array([1], dtype=np.int64)}).graph.initializer)
+    opened = open_onnx(save(proto, tmp_path))
+    x = draw(5, 4, seed=1)
+    assert opened.output_kind == kind
+    assert np.allclose(opened.module(torch.from_numpy(x)).numpy(), x @ draw(4, 3), atol=1e-5)
+
+
+def test_probabilities_whose_softmax_is_not_seen_become_their_logarithm(tmp_path):
+    nodes = [
+        node("Softplus", "z", "s"),
+        node("ReduceSum", "s axis", "t", keepdims=1),
+        node("Div", "s t", "y"),
+    ]
+    proto = linear(end=nodes)
+    proto.graph.initializer.extend(model([], {"axis": np.array([1], dtype=np.int64)}).graph.initializer)
+    opened = open_onnx(save(proto, tmp_path))
+    x = draw(5, 4, seed=1)
+    assert opened.output_kind == "probs"
+    assert np.allclose(opened.module(torch.from_numpy(x)).exp().numpy(), opened.reference(x), atol=1e-6)
+
+
+def test_one_sigmoid_output_stays_one_column(tmp_path):
+    proto = linear(draw(4, 1), end=[node("Sigmoid", "z", "y")], outputs=[port("y", ["n", 1])])
+    opened = open_onnx(save(proto, tmp_path))
+    assert opened.output_kind == "sigmoid"
+    assert opened.module(torch.zeros(2, 4)).shape == (2, 1)
+
+
+def test_classes_in_an_image_of_one_pixel_are_flattened(tmp_path):
+    shape = {"s": np.array([0, 3, 1, 1], dtype=np.int64)}
+    proto = linear(
+        end=[node("Reshape", "z s", "r"), node("Softmax", "r", "y", axis=1)], outputs=[port("y", ["n", 3, 1, 1])]
+    )
+    proto.graph.initializer.extend(model([], shape).graph.initializer)
+    opened = open_onnx(save(proto, tmp_path))
+    assert opened.module(torch.zeros(2, 4)).shape == (2, 3)
+    assert opened.reference(draw(2, 4)).shape == (2, 3)
