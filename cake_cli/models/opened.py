@@ -34,6 +34,8 @@ class OpenedModel:
     """What had to be mended, a short sentence each."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Key-value pairs that the file carries."""
+    fixed_batch: int | None = None
+    """The batch size that the file declares, where it declares one."""
     has_batch_axis: bool = True
     """False where the file takes one row without a batch axis."""
     reference: Callable[[np.ndarray], np.ndarray] | None = None

@@ -1,0 +1,101 @@
+"""What a file is, told by its content, before anything in it is trusted."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from cake_cli.errors import ModelFileError
+
+Format = Literal["onnx", "safetensors", "torchscript", "pt2", "checkpoint", "pickle"]
+_LFS = b"version https://git-lfs"
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How checkpoints began before torch 1.6 made them archives: a pickled number that says so."""
+_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file and what it was found to be."""
+
+    path: Path
+    format: Format
+    size: int
+    """Bytes."""
+    legacy: bool = False
+    """Whether a checkpoint is of the kind before torch 1.6, a row of pickles and no archive."""
+
+
+def sniff(path: Path) -> ModelFile:
+    """Tells a model file's format by its first bytes, or by the names in its archive; reads no more.
+
+    Raises:
+        ModelFileError: if it is missing, empty, a pointer, or of no known kind.
+    """
+    if not path.exists():
+        raise ModelFileError(f"there is no file {path}", _nearest(path))
+    if path.is_dir():
+        raise ModelFileError(
+            f"{path} is a folder, not a model file",
+            "name a file, such as FOLDER/teacher.onnx, or a folder with config.json and model.safetensors",
+        )
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as fault:
+        raise ModelFileError(f"{path} cannot be read: {fault.strerror}", "check its permissions") from fault
+    if size == 0:
+        raise ModelFileError(f"{path} is empty (0 bytes)", "copy or download it again")
+    if head.startswith(_LFS):
+        raise ModelFileError(f"{path} is a Git LFS pointer of {size} bytes, not the model", "git lfs pull")
+    legacy = head.startswith(_LEGACY)
+    return ModelFile(path, "checkpoint" if legacy else _format(path, head, size), size, legacy)
+
+
+def _format(path: Path, head: bytes, size: int) -> Format:
+    if head.startswith(b"PK"):
+        return _archive_format(path)
+    if head.startswith(_PICKLE_STARTS):
+        return "pickle"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        return "safetensors"
+    if head[:1] == b"\x08" or path.suffix.lower() == ".onnx":
+        return "onnx"
+    if head[4:8] == b"PTMF":
+        raise ModelFileError(
+            f"{path} is a mobile-lite file of torch, which has no gradient",
+            "give the TorchScript file it was made from",
+        )
+    raise ModelFileError(
+        f"{path} is not a model file that cake knows ({size} bytes, starting with {head[:8]!r})",
+        "give ONNX, TorchScript, torch.export (.pt2), weights (.safetensors, .pt, .pth), or a student of cake",
+    )
+
+
+def _archive_format(path: Path) -> Format:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as fault:
+        raise ModelFileError(f"{path} is a damaged or truncated archive: {fault}", "copy it again") from fault
+    tails = {name.partition("/")[2] or name for name in names} | set(names)
+    if "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails):
+        return "torchscript"
+    if "archive_format" in tails or any(tail.startswith("models/") for tail in tails):
+        return "pt2"
+    if "serialized_exported_program.json" in tails:
+        return "pt2"
+    if "data.pkl" in tails:
+        return "checkpoint"
+    raise ModelFileError(f"{path} is an archive, but not of a model", "unpack it and name the model file")
+
+
+def _nearest(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path()
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    close = get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return f"did you mean {folder / close[0]}?" if close else f"check the path; {folder.resolve()} holds no such file"

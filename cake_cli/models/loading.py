@@ -1,0 +1,234 @@
+"""From a path to a `Classifier`: sniff, open, adapt, measure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from cake_cli.config import TeacherConfig
+from cake_cli.errors import ModelFileError, UsageError
+from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogOf, TwoClasses
+from cake_cli.models.folders import is_model_folder, open_folder
+from cake_cli.models.formats import ModelFile, sniff
+from cake_cli.models.opened import OpenedModel, OutputKind
+from cake_cli.models.source import open_source, read_source
+from cake_cli.models.students import load_student, student_metadata
+from cake_cli.models.verify import (
+    Measured,
+    looks_like_probabilities,
+    measure_gradient,
+    measure_rows,
+    probe_rows,
+)
+from cake_cli.models.weights import Weights, open_weights, read_weights
+from cake_cli.spec import InputSpec, format_shape
+from cake_cli.storage import sha256
+
+GRADIENT_PROBES = 24
+NAME_SOURCE = "cake.input_source"
+"""Metadata key under which an opener says where the normalisation was read."""
+
+
+def load_classifier(path: Path, settings: TeacherConfig | None = None) -> Classifier:
+    """Opens a model as a verified classifier on the CPU.
+
+    Args:
+        path: a file of ONNX, TorchScript, torch.export or weights, a student of cake, a run directory with one
+            in it, a folder in the Hugging Face layout, or ``file.py:function``.
+        settings: what the file does not say: architecture, input shape, normalisation, which output.
+
+    Raises:
+        ModelFileError: if it cannot be a teacher, with the reason.
+        UsageError: if the settings contradict the file.
+        EnvironmentFault: if it needs a package that is missing.
+    """
+    settings = settings or TeacherConfig()
+    classifier = _load(path, settings)
+    if settings.classes is not None and settings.classes != classifier.classes:
+        raise ModelFileError(
+            f"{classifier.name} has {classifier.classes} classes, not {settings.classes}", "leave --classes out"
+        )
+    return classifier
+
+
+def unnamed_weights(path: Path, settings: TeacherConfig) -> Weights | None:
+    """The weights in a file that nobody named an architecture for; None for anything else.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, or holds pickled objects.
+    """
+    if settings.arch is not None or path.is_dir() or read_source(path) is not None:
+        return None
+    file = sniff(path)
+    if file.format not in ("safetensors", "checkpoint"):
+        return None
+    if file.format == "safetensors" and "cake.architecture" in student_metadata(path):
+        return None
+    return read_weights(file)
+
+
+def _load(path: Path, settings: TeacherConfig) -> Classifier:
+    source = read_source(path)
+    if source is not None:
+        opened = open_source(source, settings)
+        return adapt(opened, settings, name=path.name, digest=sha256(source.file))
+    if path.is_dir() and (path / "student.safetensors").is_file():
+        path = path / "student.safetensors"
+    if is_model_folder(path):
+        opened, digest = open_folder(path, settings)
+        return adapt(opened, settings, name=path.resolve().name, digest=digest)
+    file = sniff(path)
+    if file.format == "safetensors" and "cake.architecture" in student_metadata(path):
+        return load_student(path)
+    return adapt(_open_file(file, settings), settings, name=path.name, digest=sha256(path))
+
+
+def _open_file(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
+    """Opens a file of any format; only what the format needs is imported."""
+    path = file.path
+    if settings.arch is not None and file.format not in ("safetensors", "checkpoint"):
+        raise UsageError(f"--arch is for weights, and {path} is {file.format}", "leave --arch out")
+    if file.format == "onnx":
+        from cake_cli.models.onnx import open_onnx
+
+        return open_onnx(path, input_shape=settings.input_shape, output=settings.output, verify=settings.verify)
+    if file.format == "torchscript":
+        from cake_cli.models.torchscript import open_torchscript
+
+        return open_torchscript(path, settings)
+    if file.format == "pt2":
+        from cake_cli.models.exported import open_exported
+
+        return open_exported(path, settings)
+    if file.format == "pickle":
+        raise ModelFileError(
+            f"{path} is a pickled Python object; loading it would run its code, so it is not loaded",
+            "save the weights alone: torch.save(model.state_dict(), FILE); or export the model as ONNX",
+        )
+    return open_weights(file, settings)
+
+
+def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: str) -> Classifier:
+    """Puts an opened model behind the `Classifier` contract and measures that it holds.
+
+    Raises:
+        ModelFileError: if the model does not behave as a classifier.
+        UsageError: if the settings contradict the model.
+    """
+    spec, layout = input_spec(opened, settings)
+    before: list[nn.Module] = [Denormalise(spec)] if spec.expects == "raw" and not spec.is_identity else []
+    before += [layout] if layout is not None else []
+    measured = measure_rows(opened, nn.Sequential(*before)(probe_rows(spec.shape, 3)))
+    after, kind = _towards_logits(opened, measured, settings)
+    module = nn.Sequential(*before, measured.module, *after) if before or after else measured.module
+    module = module.eval().requires_grad_(False)
+    classes = max(measured.outputs.shape[1], 2)
+    checks = measured.checks
+    if settings.verify:
+        checks += (measure_gradient(module, probe_rows(spec.shape, GRADIENT_PROBES, seed=1), classes),)
+    return Classifier(
+        module=module,
+        spec=spec,
+        classes=classes,
+        class_names=_class_names(opened, classes),
+        name=name,
+        sha256=digest,
+        output_kind=kind,
+        converter=opened.converter,
+        batching=measured.batching,
+        facts=opened.facts,
+        mends=opened.mends,
+        checks=checks if settings.verify else (*checks, "gradient and runtime agreement not checked (--no-verify)"),
+    )
+
+
+def _towards_logits(
+    opened: OpenedModel, measured: Measured, settings: TeacherConfig
+) -> tuple[list[nn.Module], OutputKind]:
+    kind: OutputKind = opened.output_kind if settings.outputs == "auto" else settings.outputs
+    after: list[nn.Module] = []
+    hidden = settings.outputs == "auto" and kind == "logits" and looks_like_probabilities(measured.outputs)
+    if hidden or (settings.outputs == "probs" and opened.output_kind == "logits"):
+        after.append(LogOf())
+        kind = "probs"
+    if measured.outputs.shape[1] == 1:
+        if kind not in ("sigmoid", "logits"):
+            raise ModelFileError(
+                "the model has a single output that is not a binary score", "choose its scores with --output NAME"
+            )
+        after.append(TwoClasses())
+    return after, kind
+
+
+def input_spec(opened: OpenedModel, settings: TeacherConfig) -> tuple[InputSpec, Layout | None]:
+    """The input in our order, where its normalisation was read, and how rows are laid out for the file.
+
+    Raises:
+        UsageError: if `--input-shape` does not hold as many values as the file's input.
+        ModelFileError: if the file's input is neither an image nor a vector.
+    """
+    file_shape = opened.input_shape
+    shape, channels_last = _our_shape(file_shape)
+    if settings.input_shape is not None and settings.input_shape != shape:
+        if math.prod(settings.input_shape) != math.prod(file_shape):
+            raise UsageError(
+                f"--input-shape {format_shape(settings.input_shape)} does not fit the file, "
+                f"whose input is {format_shape(file_shape)}",
+                "leave --input-shape out",
+            )
+        shape = settings.input_shape
+        channels_last = len(file_shape) == 3 and len(shape) == 3 and file_shape == (shape[1], shape[2], shape[0])
+    layout = Layout(file_shape, channels_last=channels_last) if shape != file_shape else None
+    return _normalisation(shape, opened.metadata, settings), layout
+
+
+def _our_shape(file_shape: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+    """(C, H, W) or (D,), and whether the file has channels last."""
+    if len(file_shape) == 3:
+        first, second, last = file_shape
+        if last in (1, 3, 4) and first not in (1, 3, 4):
+            return (last, first, second), True
+        return file_shape, False
+    if len(file_shape) == 2 and min(file_shape) > 1:
+        return (1, *file_shape), False
+    if len(file_shape) == 1 or sorted(file_shape)[-2] == 1:
+        return (math.prod(file_shape),), False
+    raise ModelFileError(
+        f"the input has shape {format_shape(file_shape)}: neither an image nor a vector",
+        "--input-shape C,H,W, if it is one in another form",
+    )
+
+
+def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings: TeacherConfig) -> InputSpec:
+    bounds = None if settings.input_range is None else (settings.input_range[0], settings.input_range[1])
+    default_range = (0.0, 1.0) if len(shape) == 3 else None
+    if settings.mean is not None and settings.std is not None:
+        return InputSpec(shape, settings.mean, settings.std, bounds or default_range, source="--mean and --std")
+    if bounds is not None:
+        middle, spread = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / math.sqrt(12)
+        return InputSpec(shape, (middle,), (spread,), bounds, expects="raw", source="--input-range")
+    if "cake.input" in metadata:
+        try:
+            stated = InputSpec.from_json(json.loads(metadata["cake.input"]))
+        except (UsageError, ValueError) as fault:
+            raise ModelFileError(
+                f"the file's cake.input metadata is damaged: {fault}", "give --mean and --std"
+            ) from fault
+        if stated.shape == shape or (len(stated.shape) == len(shape) == 3 and stated.channels == shape[0]):
+            return replace(stated, shape=shape, source=metadata.get(NAME_SOURCE, "the file's metadata"))
+    return InputSpec(shape, range=default_range, source="assumed: the file takes values of about N(0, 1) as they are")
+
+
+def _class_names(opened: OpenedModel, classes: int) -> tuple[str, ...] | None:
+    try:
+        names = json.loads(opened.metadata.get("cake.class_names", "null"))
+    except ValueError:
+        return None
+    if not isinstance(names, list) or len(names) != classes:
+        return None
+    return tuple(str(name) for name in names)

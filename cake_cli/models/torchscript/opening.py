@@ -1,0 +1,221 @@
+"""Opening a TorchScript file as a teacher: scan, load, mend, find its input."""
+
+from __future__ import annotations
+
+import pickletools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cake_cli.config import TeacherConfig
+from cake_cli.errors import ModelFileError
+from cake_cli.models.archive import require_sound_archive
+from cake_cli.models.layouts import (
+    Layout,
+    attempts,
+    find_layout,
+    last_line,
+    probe,
+    sides_that_run,
+    traced_attempts,
+)
+from cake_cli.models.opened import OpenedModel, OutputKind
+from cake_cli.models.torchscript.attention import FUSED, give_derivatives
+from cake_cli.models.torchscript.editing import set_device, take_off_tail, undo_training
+from cake_cli.models.torchscript.scanning import every_node, scan_archive, scan_graph
+
+TAIL_TOLERANCE = 1e-4
+_UNDO: dict[OutputKind, Callable[[Tensor], Tensor]] = {
+    "probs": lambda scores: scores.softmax(-1),
+    "log-probs": lambda scores: scores.log_softmax(-1),
+    "sigmoid": torch.sigmoid,
+}
+
+
+def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
+    """Opens a TorchScript file as a differentiable classifier; runs the graph that it holds.
+
+    Args:
+        path: the file, scripted or traced.
+        settings: the input's shape where the file does not carry its tracing example, and which output.
+
+    Returns:
+        A module from (N, *row), or one row without a batch axis, to logits.
+
+    Raises:
+        ModelFileError: if the file is damaged, touches other files, is quantised or optimised, does not state
+            its input's shape, or is no classifier.
+        UsageError: if there is no output of the name that is wanted.
+    """
+    require_sound_archive(path)
+    scan_archive(path)
+    module, mends = _load(path, torch.device("cpu"))
+    scan_graph(path, module)
+    forward: Any = module.forward
+    names = [argument.name for argument in forward.schema.arguments[1:] if not argument.has_default_value()]
+    if len(names) != 1:
+        raise ModelFileError(f"{path} takes {len(names)} inputs ({', '.join(names)}), not one", "use a classifier")
+    if FUSED & {node.kind() for node in every_node(module.inlined_graph)}:
+        give_derivatives()
+        mends.append("fused attention, which has no derivative, is computed by plain operators")
+    layout, source = _layout(path, module, settings)
+    kind = _kind(path, module, layout)
+    if kind != "logits":
+        module, _ = _load(path, torch.device("cpu"))
+        take_off_tail(module)
+    whole = Scripted(module, path, kind)
+    rebuilt = find_layout(whole, [(layout.shape, layout.tried)], output=layout.scores)
+    facts = {"format": "TorchScript: a program, whose graph is run", "input from": source}
+    if layout.scores is not None:
+        facts["scores"] = layout.scores
+    return OpenedModel(
+        module=rebuilt.module,
+        input_shape=layout.shape,
+        output_kind=kind,
+        converter="torchscript",
+        facts=facts,
+        mends=tuple(mends),
+        fixed_batch=layout.fixed_batch,
+        has_batch_axis=layout.has_batch_axis,
+    )
+
+
+class Scripted(nn.Module):
+    """A script module that tells its errors in one line, and is loaded anew for another device.
+
+    A trace bakes in the device it was made on, and a graph cannot be changed once it has run: so moving to
+    another device means to load and mend it again.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, path: Path, kind: OutputKind) -> None:
+        super().__init__()
+        self.module = module
+        self.path = path
+        self.kind = kind
+
+    def forward(self, rows: Tensor) -> Any:
+        """(N, *shape) to whatever the file returns."""
+        try:
+            return self.module(rows)
+        except (RuntimeError, torch.jit.Error) as fault:
+            raise RuntimeError(last_line(fault)) from fault
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Scripted:
+        target = fn(torch.empty(0)).device
+        here = next((tensor.device for tensor in self.module.state_dict().values()), torch.device("cpu"))
+        if target != here and target.type != "meta":
+            self.module = _load(self.path, target)[0].requires_grad_(False)
+            if self.kind != "logits":
+                take_off_tail(self.module)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, list[str]]:
+    """The module in float32 and eval mode on a device, and what had to be mended."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError, torch.jit.Error) as fault:
+            if "required keyword attribute 'value' is undefined" in str(fault):
+                raise ModelFileError(
+                    f"{path} was saved after optimize_for_inference, so its output has no gradient",
+                    "save the module from before it: torch.jit.save(torch.jit.script(model.eval()), FILE)",
+                ) from fault
+            raise ModelFileError(
+                f"{path} cannot be loaded as TorchScript: {last_line(fault)}",
+                "save it again with this version of torch: torch.jit.save(torch.jit.trace(model, example), FILE)",
+            ) from fault
+    mends = []
+    if any(getattr(part, "training", False) for part in module.modules()):
+        mends.append("saved in training mode: put in eval mode")
+    module = module.eval()
+    if any(tensor.dtype in (torch.float16, torch.bfloat16, torch.float64) for tensor in module.state_dict().values()):
+        module = module.float()
+        mends.append("weights to float32")
+    mends += [mend for mend in (undo_training(module), set_device(module, device)) if mend]
+    return module, mends
+
+
+def _layout(path: Path, module: torch.jit.ScriptModule, settings: TeacherConfig) -> tuple[Layout, str]:
+    """The form of a row, and who said so: the user, the file's tracing example, or its first weight."""
+    whole = Scripted(module, path, "logits")
+    if settings.input_shape is not None:
+        return find_layout(whole, attempts(settings.input_shape), output=settings.output), "--input-shape"
+    example = traced_shape(path)
+    if example:
+        return find_layout(whole, traced_attempts(example), output=settings.output), "the example it was traced with"
+    first = next((tensor for tensor in module.state_dict().values() if tensor.dim() in (2, 4)), None)
+    if first is not None and first.dim() == 2:
+        try:
+            found = find_layout(whole, attempts((first.shape[1],)), output=settings.output)
+        except ModelFileError:
+            pass
+        else:
+            return found, "its first weight"
+    raise _shapeless(path, whole, first)
+
+
+def _shapeless(path: Path, module: nn.Module, first: Tensor | None) -> ModelFileError:
+    """What can be said of an input whose shape is not stated: channels, and the sizes that run."""
+    told = f"{path} does not state the shape of its input"
+    if first is None or first.dim() != 4:
+        return ModelFileError(told, "--input-shape C,H,W or D, as it was trained")
+    channels = first.shape[1]
+    sides = sides_that_run(module, channels)
+    runs = f", and of the usual sizes it runs on {', '.join(map(str, sides))} pixels" if sides else ""
+    side = sides[0] if len(sides) == 1 else None
+    return ModelFileError(
+        f"{told}; its first convolution takes {channels} channels{runs}",
+        f"--input-shape {channels},{side or 'H'},{side or 'W'}"
+        + ("" if side else " with the size that it was trained on"),
+    )
+
+
+def _kind(path: Path, module: torch.jit.ScriptModule, layout: Layout) -> OutputKind:
+    """What the graph ends in, where taking that off and putting it back gives the same numbers."""
+    if layout.scores is not None:
+        return "logits"
+    bare, _ = _load(path, torch.device("cpu"))
+    kind = take_off_tail(bare)
+    if kind == "logits":
+        return kind
+    rows = probe(layout.shape, layout.tried)
+    with torch.no_grad():
+        same = torch.allclose(_UNDO[kind](bare(rows)), module(rows), atol=TAIL_TOLERANCE)
+    return kind if same else "logits"
+
+
+def traced_shape(path: Path) -> tuple[int, ...] | None:
+    """The shape of the example that a file was traced with, from the record that torch keeps of it.
+
+    The record is a pickle: its opcodes are read one by one, and nothing of it is executed.
+    """
+    reader: Any = torch._C.PyTorchFileReader(str(path))
+    if not reader.has_record("traced_inputs.pkl"):
+        return None
+    try:
+        opcodes = [
+            (code.name, argument)
+            for code, argument, _ in pickletools.genops(bytes(reader.get_record("traced_inputs.pkl")))
+            if "PUT" not in code.name
+        ]
+    except (ValueError, IndexError):
+        return None
+    shapes = [_tuple_after(opcodes, place) for place, (name, _) in enumerate(opcodes) if name == "BINPERSID"]
+    return shapes[0] if len(shapes) == 1 else None
+
+
+def _tuple_after(opcodes: list[tuple[str, Any]], place: int) -> tuple[int, ...]:
+    """The numbers between the first mark after a storage and its end: the tensor's sizes."""
+    sizes: list[int] = []
+    for name, argument in opcodes[place + 3 :]:
+        if name == "TUPLE" or not isinstance(argument, int):
+            break
+        sizes.append(argument)
+    return tuple(sizes)

@@ -1,0 +1,105 @@
+"""What a TorchScript archive would run, read before anything in it is run.
+
+TorchScript is a program. Loading it runs only ``__setstate__`` methods, so an archive that has one is not
+loaded; after loading, and before the first call, every operator of the inlined graph is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cake_cli.errors import ModelFileError
+
+_FLOAT = "use the float model from before quantisation: torch.jit.save(torch.jit.trace(float_model, example), FILE)"
+_PLAIN = "save the model without optimisation: torch.jit.save(torch.jit.trace(model.eval(), example), FILE)"
+_OPTIMISED = {"prepacked", "mkldnn_prepacked", "xnnpack", "mkldnn", "mkl", "onednn", "vulkan", "vulkan_prepack"}
+_QUANTISED = {"quantized", "_quantized", "quantization"}
+_PURE = {"aten", "prim", "torchvision"}
+_TOUCHES_FILES = {"aten::from_file", "aten::save"}
+_REACHES_OUT = re.compile(r"prim::(rpc_|PythonOp)|\^")
+
+
+def scan_archive(path: Path) -> None:
+    """Reads the code of a TorchScript archive, with torch's own reader, without compiling it.
+
+    Raises:
+        ModelFileError: if it is quantised, optimised for inference, or runs code while it is loaded.
+    """
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        records = [str(name) for name in reader.get_all_records()]
+        code = b"\n".join(bytes(reader.get_record(name)) for name in records if name.endswith(".py"))
+        pickles = b"".join(bytes(reader.get_record(name)) for name in records if name in ("data.pkl", "constants.pkl"))
+    except RuntimeError as fault:
+        raise ModelFileError(f"{path} is a damaged TorchScript archive: {_first(fault)}", "copy it again") from fault
+    spaces = {name.decode() for name in re.findall(rb"\bops\.(\w+)\.", code)}
+    spaces |= {name.decode() for name in re.findall(rb"torch\.classes\.(\w+)", code + pickles)}
+    _refuse_spaces(path, spaces - _PURE)
+    if b"__setstate__" in code or b"torch.classes" in pickles:
+        raise ModelFileError(
+            f"{path} holds code that runs while it is loaded (__setstate__), so it is not loaded", _PLAIN
+        )
+
+
+def scan_graph(path: Path, module: torch.jit.ScriptModule) -> None:
+    """Looks at every operator that a call would run.
+
+    Raises:
+        ModelFileError: if one touches files or other processes, is quantised or fused, or cannot be read.
+    """
+    kinds = {node.kind() for node in every_node(module.inlined_graph)}
+    hostile = sorted(kind for kind in kinds if kind in _TOUCHES_FILES or _REACHES_OUT.search(kind))
+    spaces = {kind.partition("::")[0] for kind in kinds if "::" in kind}
+    hostile += sorted(kind for kind in kinds if kind.startswith(("image::", "c10d::")))
+    if hostile:
+        raise ModelFileError(
+            f"{path} reads or writes files, or reaches other processes ({', '.join(hostile)}), so it is not run",
+            "do not use this file: no classifier needs that",
+        )
+    _refuse_spaces(path, spaces - _PURE)
+    if kinds & {"prim::CallMethod", "prim::CallFunction"}:
+        raise ModelFileError(f"{path} calls code that cannot be read beforehand, so it is not run", _PLAIN)
+    for kind in sorted(kinds):
+        if "quantize" in kind:
+            raise _quantised(path, kind)
+        if kind.startswith("aten::mkldnn") or kind in ("aten::to_mkldnn", "prim::ConstantMKLDNNTensor"):
+            raise _optimised(path, kind)
+
+
+def every_node(graph: Any) -> Iterator[Any]:
+    """The nodes of a TorchScript graph, of its blocks, and of the graphs that nodes carry."""
+    pending = deque([graph])
+    while pending:
+        for node in pending.popleft().nodes():
+            yield node
+            pending.extend(node.blocks())
+            pending.extend(node.g(name) for name in node.attributeNames() if node.kindOf(name) == "g")
+
+
+def _refuse_spaces(path: Path, spaces: set[str]) -> None:
+    if spaces & _QUANTISED:
+        raise _quantised(path, min(spaces & _QUANTISED))
+    if spaces & _OPTIMISED:
+        raise _optimised(path, min(spaces & _OPTIMISED))
+    if spaces - {"image", "c10d"}:
+        raise ModelFileError(f"{path} uses operators of {', '.join(sorted(spaces))}, which torch does not have", _PLAIN)
+
+
+def _quantised(path: Path, what: str) -> ModelFileError:
+    return ModelFileError(f"{path} is quantised to int8 ({what} operators), so its output has no gradient", _FLOAT)
+
+
+def _optimised(path: Path, what: str) -> ModelFileError:
+    return ModelFileError(
+        f"{path} was optimised for inference or mobile ({what} operators), so its output has no gradient", _PLAIN
+    )
+
+
+def _first(fault: BaseException) -> str:
+    return str(fault).strip().partition("\n")[0][:160]

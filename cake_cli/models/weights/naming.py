@@ -1,0 +1,174 @@
+"""From `--arch` to a module that holds the weights, or to the keys that do not fit."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cake_cli.catalog import STUDENTS
+from cake_cli.errors import EnvironmentFault, ModelFileError, UsageError, did_you_mean
+from cake_cli.models.architectures import build_student
+from cake_cli.models.weights import torchvision
+from cake_cli.models.weights.fitting import Fit, fitting
+from cake_cli.models.weights.reading import Weights
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Named:
+    """A module with the weights in it, and where its form came from."""
+
+    module: nn.Module
+    origin: str
+    """``torchvision``, ``cake`` or ``timm``."""
+    mends: tuple[str, ...] = ()
+
+
+def build_named(
+    name: str, weights: Weights, *, input_shape: tuple[int, ...] | None = None, classes: int | None = None
+) -> Named:
+    """The architecture of a name with the weights in it.
+
+    Args:
+        name: a torchvision classifier, a student of cake, or ``timm:NAME``.
+        weights: every key and shape must fit.
+        input_shape: (C, H, W) or (D,), for architectures that are built for an image size.
+        classes: K, where the weights do not say it.
+
+    Raises:
+        UsageError: if there is no such architecture.
+        EnvironmentFault: if timm is asked for and missing.
+        ModelFileError: if the weights do not fit, with the keys.
+    """
+    if name.startswith("timm:"):
+        return _timm(name.removeprefix("timm:"), weights, input_shape, classes)
+    base = name.partition(":")[0]
+    if name not in torchvision.NAMES and base not in STUDENTS:
+        hint = did_you_mean(name, [*torchvision.NAMES, *STUDENTS])
+        raise UsageError(
+            f"there is no architecture {name!r}" + (f", {hint}" if hint else ""),
+            "--arch takes torchvision's classifiers, the names of `cake students`, and timm:NAME",
+        )
+    fit = next((fit for fit in fitting(weights) if fit.architecture == name), None) if base in STUDENTS else None
+    if (fit is not None and fit.origin == "cake") or name not in torchvision.NAMES:
+        return _student(name, weights, input_shape, fit, classes)
+    image = (input_shape[1], input_shape[2]) if input_shape is not None and len(input_shape) == 3 else None
+    renamed, mends = _old_names(name, weights.tensors)
+    module = torchvision.build(name, {key: tuple(tensor.shape) for key, tensor in renamed.items()}, image)
+    load(module, renamed, name, weights)
+    return Named(module, "torchvision", tuple(mends))
+
+
+def _student(
+    name: str, weights: Weights, input_shape: tuple[int, ...] | None, fit: Fit | None, classes: int | None
+) -> Named:
+    shape = input_shape
+    if shape is None:
+        known = fit.input_shape if fit is not None else ("C", "H", "W")
+        if not all(isinstance(size, int) for size in known):
+            raise ModelFileError(
+                f"{weights.path} does not say the shape of its input",
+                f"--arch {name} --input-shape {','.join(map(str, known))}",
+            )
+        shape = tuple(int(size) for size in known)
+    with torch.device("meta"):
+        module = build_student(name, shape, (fit.classes if fit is not None else None) or classes or _last(weights))
+    load(module, weights.tensors, name, weights)
+    small = name.startswith(("resnet", "resnext", "wide_resnet")) and name != "resnet4"
+    note = "the small-image form of cake: a first convolution of stride 1 and no pooling after it"
+    return Named(module, "cake", (note,) if small and max(shape) < 64 else ())
+
+
+def _last(weights: Weights) -> int:
+    heads = [tensor for name, tensor in weights.tensors.items() if name == "fc.weight"]
+    return heads[0].shape[0] if heads and heads[0].dim() else 2
+
+
+def _timm(name: str, weights: Weights, input_shape: tuple[int, ...] | None, classes: int | None) -> Named:
+    timm = import_timm()
+    if not timm.is_model(name):
+        hint = did_you_mean(name, timm.list_models())
+        raise UsageError(f"timm has no architecture {name!r}" + (f", {hint}" if hint else ""), "--arch timm:NAME")
+    options: dict[str, object] = {}
+    if input_shape is not None and len(input_shape) == 3:
+        options["in_chans"] = input_shape[0]
+    module = timm.create_model(name, pretrained=False, **options)
+    head = module.pretrained_cfg.get("classifier")
+    key = f"{head if isinstance(head, str) else (head or ['head'])[0]}.weight"
+    found = tuple(weights.tensors[key].shape) if key in weights.tensors else ()
+    count = found[0] if found else classes
+    if count is None:
+        raise ModelFileError(f"{weights.path} has no {key}, so its classes are unknown", "--classes K")
+    if count != module.num_classes:
+        module = timm.create_model(name, pretrained=False, num_classes=count, **options)
+    load(module, weights.tensors, f"timm:{name}", weights)
+    return Named(module, "timm")
+
+
+def import_timm() -> Any:
+    """The package timm.
+
+    Raises:
+        EnvironmentFault: if it is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import timm
+    except ImportError as fault:
+        raise EnvironmentFault("timm is not installed", "pip install 'cake-cli[timm]'") from fault
+    return timm
+
+
+def _old_names(name: str, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """DenseNet's names of before torch 0.4, ``norm.1`` for ``norm1``, which published files still have."""
+    if not name.startswith("densenet"):
+        return tensors, []
+    renamed = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): t for key, t in tensors.items()}
+    return renamed, ["DenseNet's old names of weights renamed"] if renamed.keys() != tensors.keys() else []
+
+
+def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weights) -> None:
+    """Puts weights into a module, all of them or none; float16 and the like become float32.
+
+    Raises:
+        ModelFileError: with missing, unexpected and mismatched keys, three of each.
+    """
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    required = {key for key in wanted if not key.endswith("num_batches_tracked")}
+    mismatched = [
+        f"{key} (file {tuple(tensors[key].shape)}, {name} {wanted[key]})"
+        for key in wanted
+        if key in tensors and tuple(tensors[key].shape) != wanted[key]
+    ]
+    parts = [
+        _some("missing", [key for key in wanted if key in required - tensors.keys()]),
+        _some("unexpected", [key for key in tensors if key not in wanted]),
+        _some("mismatched", mismatched),
+    ]
+    told = "; ".join(part for part in parts if part)
+    if told:
+        fits = [fit.architecture for fit in fitting(weights)]
+        raise ModelFileError(
+            f"the weights of {weights.path} are not those of {name}: {told}",
+            f"--arch {fits[0]}" if fits else "another --arch; `cake inspect FILE` lists those that fit",
+        )
+    state = {key: tensors[key].float() if tensors[key].is_floating_point() else tensors[key] for key in tensors}
+    state |= {key: torch.tensor(0) for key in wanted.keys() - tensors.keys()}
+    module.load_state_dict(state, strict=True, assign=True)
+    bare = [key for key, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
+    if bare:
+        raise ModelFileError(f"{name} computes {bare[0]} itself, and cannot be built from weights alone", "export ONNX")
+
+
+def _some(kind: str, keys: Iterable[str]) -> str:
+    listed = list(keys)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return f"{len(listed)} {kind}: {', '.join(listed[:SHOWN])}{more}" if listed else ""

@@ -1,0 +1,87 @@
+"""State dicts as training scripts leave them; pickles stay shut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cake_cli.errors import ModelFileError
+from cake_cli.models.formats import sniff
+from cake_cli.models.loading import load_classifier
+from cake_cli.models.weights import read_weights
+from tests.models.planted import Planted
+
+STATE = nn.Linear(4, 3).state_dict()
+
+
+def saved(path: Path, content: Any, *, legacy: bool = False) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(("content", "mends"), [
+    (STATE, 0),
+    ({"state_dict": STATE, "epoch": 3}, 1),
+    ({"model": STATE, "model_ema": {"weight": torch.zeros(1)}, "optimizer": {"lr": 0.1}}, 1),
+    ({"model": {"state_dict": STATE}}, 1),
+    ({f"module._orig_mod.{key}": value for key, value in STATE.items()}, 2),
+    ({"state_dict": {f"model.{key}": value for key, value in STATE.items()}}, 2),
+])  # fmt: skip
+def test_weights_are_unwrapped_and_it_is_noted(tmp_path: Path, content: Any, mends: int, legacy: bool) -> None:
+    weights = read_weights(sniff(saved(tmp_path / "w.pth", content, legacy=legacy)))
+    assert list(weights.tensors) == ["weight", "bias"]
+    assert weights.tensors["weight"].equal(STATE["weight"])
+    assert (weights.parameters, len(weights.mends)) == (15, mends)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [STATE["weight"]], 5])
+def test_what_holds_no_weights_is_told(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(ModelFileError, match=r"holds no weights|not weights by name"):
+        read_weights(sniff(saved(tmp_path / "w.pth", content)))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("place", ["state_dict", "hyper_parameters"])
+def test_a_planted_pickle_is_not_run(tmp_path: Path, place: str, legacy: bool) -> None:
+    marker = tmp_path / "marker"
+    path = saved(tmp_path / "w.pt", {"weights": STATE, place: Planted(marker)}, legacy=legacy)
+    with pytest.raises(ModelFileError, match=r"pickled Python objects.*not loaded") as caught:
+        load_classifier(path)
+    assert "state_dict()" in str(caught.value.fix)
+    assert not marker.exists()
+
+
+def test_a_pickled_module_is_named_and_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"torch\.nn\.modules\.linear\.Linear.*not loaded"):
+        load_classifier(saved(tmp_path / "w.pt", nn.Linear(4, 3)))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_truncated_checkpoint_is_told(tmp_path: Path, legacy: bool) -> None:
+    path = saved(tmp_path / "w.pt", STATE, legacy=legacy)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ModelFileError, match="damaged"):
+        read_weights(sniff(path))
+
+
+@pytest.mark.parametrize("change", [
+    lambda raw: raw[:-8],
+    lambda raw: raw.replace(b'"data_offsets":[0,48]', b'"data_offsets":[0,99]'),
+    lambda raw: raw.replace(b'"shape":[3,4]', b'"shape":[9,9]'),
+    lambda raw: (2**40).to_bytes(8, "little") + raw[8:],
+    lambda raw: raw.replace(b'"F32"', b'"F99"'),
+])  # fmt: skip
+def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"weight": STATE["weight"]}, path)
+    changed = change(path.read_bytes())
+    assert changed != path.read_bytes()
+    path.write_bytes(changed)
+    with pytest.raises(ModelFileError, match=r"not a whole safetensors file|not a model file"):
+        load_classifier(path)
