@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cake_cli.config import Init
+from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, step_size, stream
+
+
+def test_linear_schedule_is_the_papers() -> None:
+    sizes = [step_size(s, 8, first=0.1, decades=4.0, schedule="linear") for s in range(8)]
+    assert sizes == pytest.approx([0.1 * 10 ** (-4 * s / 8) for s in range(8)])
+
+
+def test_cosine_schedule_has_the_same_ends_and_a_slow_start() -> None:
+    linear, cosine = (
+        [step_size(s, 100, first=0.1, decades=4.0, schedule=kind) for s in range(101)] for kind in ("linear", "cosine")
+    )
+    assert cosine[0] == pytest.approx(linear[0])
+    assert cosine[100] == pytest.approx(linear[100])
+    assert cosine[10] > linear[10]
+    assert cosine[50] == pytest.approx(linear[50])
+
+
+def test_constant_schedule() -> None:
+    assert {step_size(s, 9, first=0.3, decades=4.0, schedule="constant") for s in range(9)} == {0.3}
+
+
+def test_labels_of_a_row_are_distinct_and_of_all_classes() -> None:
+    labels = draw_labels(200, 3, 7, stream(0, 0, "labels"))
+    assert labels.shape == (200, 3)
+    assert all(len(set(row)) == 3 for row in labels.tolist())
+    assert set(labels.flatten().tolist()) == set(range(7))
+
+
+def test_streams_depend_on_seed_set_and_purpose_only() -> None:
+    first = draw_start((4,), 5, stream(3, 1, "start"))
+    draw_start((4,), 50, stream(3, 0, "start"))
+    assert torch.equal(first, draw_start((4,), 5, stream(3, 1, "start")))
+    others = [stream(4, 1, "start"), stream(3, 2, "start"), stream(3, 1, "labels")]
+    assert not any(torch.equal(first, draw_start((4,), 5, other)) for other in others)
+
+
+def test_langevin_noise_has_the_right_scale_in_each_set() -> None:
+    rows = torch.zeros(2 * 5000, 3)
+    add_langevin(rows, [0.5, 0.02], [stream(0, 0, "langevin"), stream(0, 1, "langevin")])
+    assert float(rows[:5000].std()) == pytest.approx(math.sqrt(2 * 0.5), rel=0.03)
+    assert float(rows[5000:].std()) == pytest.approx(math.sqrt(2 * 0.02), rel=0.03)
+
+
+@pytest.mark.parametrize("init", ["normal", "uniform", "smooth"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 12), (2, 1, 1)])
+def test_starting_points_have_mean_zero_and_variance_one(init: Init, shape: tuple[int, ...]) -> None:
+    rows = draw_start(shape, 4000, stream(0, 0, "start"), init)
+    assert rows.shape == (4000, *shape)
+    assert float(rows.mean()) == pytest.approx(0.0, abs=0.06)
+    assert float(rows.std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_smooth_starts_are_smoother_than_normal_ones() -> None:
+    def roughness(init: Init) -> float:
+        return float(draw_start((1, 16, 16), 200, stream(0, 0, "start"), init).diff(dim=3).abs().mean())
+
+    assert roughness("smooth") < 0.75 * roughness("normal")
+
+
+def test_vectors_start_normal_where_images_start_smooth() -> None:
+    smooth, normal = (draw_start((5,), 9, stream(0, 0, "start"), init) for init in ("smooth", "normal"))
+    assert torch.equal(smooth, normal)
