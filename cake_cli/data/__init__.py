@@ -1,0 +1,17 @@
+"""Held-out data and the metrics measured on it; nothing here ever trains or selects."""
+
+from cake_cli.data.evaluate import TEACHER, Model, evaluate
+from cake_cli.data.evaluation import ClassRecall, ConfidenceBin, Evaluation
+from cake_cli.data.held_out import HeldOut
+from cake_cli.data.opening import open_heldout
+
+__all__ = [
+    "TEACHER",
+    "ClassRecall",
+    "ConfidenceBin",
+    "Evaluation",
+    "HeldOut",
+    "Model",
+    "evaluate",
+    "open_heldout",
+]

@@ -1,0 +1,109 @@
+"""A folder of images, one folder a class, as torchvision's ImageFolder reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from cake_cli.data.labels import ModelClasses, order_classes
+from cake_cli.data.pictures import Picture, PictureSet
+from cake_cli.errors import DataError, did_you_mean
+from cake_cli.spec import InputSpec
+
+SPLITS = ("test", "val", "validation")
+"""Folders that are used first where they lie below the one given."""
+
+_NAMES_FILE = "classes.txt"
+
+
+def find_split(root: Path, split: str | None) -> Path:
+    """The folder that holds the class folders: `split` below `root`, or one of `SPLITS`, or `root` itself.
+
+    Raises:
+        DataError: if `split` is not there.
+    """
+    if split is not None:
+        if (root / split).is_dir():
+            return root / split
+        below = subfolders(root)
+        raise DataError(
+            f"{root} has no folder {split!r}; it has {', '.join(below[:8]) or 'none at all'}",
+            did_you_mean(split, below) or "--split with one of those",
+        )
+    return next((root / name for name in SPLITS if (root / name).is_dir()), root)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders below, sorted, without hidden ones."""
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
+    )
+
+
+def open_folder(
+    root: Path,
+    spec: InputSpec,
+    model: ModelClasses,
+    *,
+    name: str,
+    split: str | None = None,
+) -> PictureSet:
+    """A folder as a `HeldOut`.
+
+    Where the model states no class names, a file ``classes.txt`` (one name a line, in the model's order)
+    in the folder or above the split does.
+
+    Args:
+        root: the folder.
+        spec: the classifier's input.
+        model: the classifier's classes.
+        name: what the user called it.
+        split: the folder below `root` to read.
+
+    Raises:
+        DataError: if there are no class folders, they are not the model's classes, or hold no image.
+    """
+    folder = find_split(root, split)
+    found = subfolders(folder)
+    if not found:
+        images = any(entry.suffix.lower() in IMG_EXTENSIONS for entry in folder.iterdir())
+        raise DataError(
+            f"{folder} has images but no labels: no folders, one a class"
+            if images
+            else f"{folder} is empty of folders",
+            f"lay it out as {folder.name}/CLASS/picture.png",
+        )
+    if split is None and folder == root and "train" in found and len(found) != model.count:
+        raise DataError(
+            f"{root} holds {', '.join(found)}, none of which is held out", "--split train, if that is meant"
+        )
+    if model.names is None:
+        model = replace(model, names=_names_beside(folder, root))
+    order = order_classes(found, model, what=f"folders of {folder}")
+    items = make_dataset(folder, order.index, IMG_EXTENSIONS, allow_empty=True)
+    filled = {index for _, index in items}
+    empty = [label for label, index in order.index.items() if index not in filled]
+    notes = list(order.notes)
+    if folder != root and split is None:
+        notes.insert(0, f"{folder} is used, the split {folder.name!r} of {root}")
+    if empty and items:
+        notes.append(f"folders of {folder} without an image: {', '.join(empty[:4])}{' …' if len(empty) > 4 else ''}")
+
+    def pictures() -> Iterator[Picture]:
+        for path, label in items:
+            yield Picture(str(Path(path).relative_to(folder)), label, partial(Image.open, path))
+
+    return PictureSet(name, len(items), pictures, spec, class_names=order.names, notes=tuple(notes))
+
+
+def _names_beside(folder: Path, root: Path) -> tuple[str, ...] | None:
+    for path in (folder / _NAMES_FILE, root / _NAMES_FILE):
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            return tuple(line.strip() for line in lines if line.strip())
+    return None

@@ -1,0 +1,146 @@
+"""Tables as text: one row a line, one column a feature, one for the label."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cake_cli.data.fitting import Fitting
+from cake_cli.data.labels import ModelClasses, read_labels
+from cake_cli.errors import DataError, did_you_mean
+from cake_cli.spec import InputSpec
+
+_DELIMITERS = ",;\t"
+
+
+class TableSet:
+    """A CSV file as a `HeldOut`; the file is read through once to check it, then again in every pass.
+
+    The first line is a header unless every cell of it is a number. Cells are raw values, in the spec's range.
+
+    Args:
+        path: of the file; comma, semicolon or tab between cells, UTF-8.
+        spec: the classifier's input; D, or C*H*W, feature columns are expected.
+        model: the classifier's classes; labels that are text are matched with their names.
+        label_column: name of the label's column, or its number from 0; the last where None.
+
+    Raises:
+        DataError: if the table is malformed (row and column are named) or does not fit the model.
+    """
+
+    def __init__(self, path: Path, spec: InputSpec, model: ModelClasses, *, label_column: str | None = None) -> None:
+        self.name = str(path)
+        self._path = path
+        self._fitting = Fitting(spec, self.name)
+        self._delimiter, self._columns, self._has_header = self._read_head()
+        self._label = self._find_label(label_column)
+        labels = [label for _, label in self._rows()]
+        if not labels:
+            raise DataError(f"{path} has no rows", "give a held-out set with at least one")
+        values = np.array(labels)
+        if all(_is_number(label) for label in labels):
+            values = values.astype(np.float64)
+        self._labels, order = read_labels(values, model, name=f"{path} column {self._title(self._label)}")
+        self.samples = len(labels)
+        self.class_names = order.names
+        self._order_notes = order.notes
+        next(self.batches(1))  # a misfit shows now
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        header = () if self._has_header else (f"{self.name} has no header line; every line is a row",)
+        return (*header, *self._order_notes, *self._fitting.notes)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `HeldOut.batches`."""
+        rows = self._rows()
+        start = 0
+        while chunk := [features for features, _ in islice(rows, batch_size)]:
+            labels = torch.from_numpy(self._labels[start : start + len(chunk)].copy())  # (N,)
+            start += len(chunk)
+            yield self._fitting.vectors(torch.tensor(chunk, dtype=torch.float32)), labels  # (N, *spec.shape)
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Lines that are not blank, with their numbers from 1."""
+        try:
+            with self._path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.reader(file, delimiter=self._delimiter)
+                for cells in reader:
+                    if cells:
+                        yield reader.line_num, cells
+        except UnicodeDecodeError as fault:
+            raise DataError(f"{self.name} is not UTF-8 text (byte {fault.start})", "save it as UTF-8") from fault
+        except csv.Error as fault:
+            raise DataError(f"{self.name} is not a CSV file ({fault})", "export the table again") from fault
+
+    def _rows(self) -> Iterator[tuple[list[float], str]]:
+        """Features and label of every row."""
+        for line, cells in islice(self._lines(), 1 if self._has_header else 0, None):
+            if len(cells) != len(self._columns):
+                raise DataError(
+                    f"{self.name} line {line} has {len(cells)} cells, the first has {len(self._columns)}",
+                    "look for a missing cell, or a delimiter inside one",
+                )
+            label = cells.pop(self._label).strip()
+            try:
+                features = [float(cell) for cell in cells]
+            except ValueError:
+                self._blame(line, cells)
+            if not math.isfinite(sum(features)):
+                self._blame(line, cells)
+            if not label:
+                raise DataError(f"{self.name} has no label in line {line}", "fill or remove that row")
+            yield features, label
+
+    def _blame(self, line: int, cells: list[str]) -> NoReturn:
+        """Names the first cell that is not a finite number."""
+        position = next((i for i, cell in enumerate(cells) if not _is_number(cell)), 0)
+        title = self._title(position + (position >= self._label))
+        raise DataError(
+            f"{self.name} has {cells[position]!r} in line {line}, column {title}, where a finite number should be",
+            "fill or remove that row; if that column is the label, name it with --label-column",
+        )
+
+    def _read_head(self) -> tuple[str, list[str], bool]:
+        self._delimiter = ","
+        with self._path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            line = file.readline(1 << 20)
+        self._delimiter = max(_DELIMITERS, key=line.count)
+        _, head = next(self._lines(), (0, []))
+        if len(head) < 2:
+            raise DataError(
+                f"{self.name} has no columns of features and label", "give a table with at least two columns"
+            )
+        return self._delimiter, [cell.strip() for cell in head], not all(_is_number(cell) for cell in head)
+
+    def _find_label(self, column: str | None) -> int:
+        if column is None:
+            return len(self._columns) - 1
+        if self._has_header and column in self._columns:
+            return self._columns.index(column)
+        if column.isdigit() and int(column) < len(self._columns):
+            return int(column)
+        known = ", ".join(self._columns[:8]) if self._has_header else f"0 to {len(self._columns) - 1}, without names"
+        raise DataError(
+            f"{self.name} has no column {column!r}; it has {known}",
+            did_you_mean(column, self._columns) or "--label-column with one of those",
+        )
+
+    def _title(self, position: int) -> str:
+        return repr(self._columns[position]) if self._has_header else str(position)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
