@@ -1,0 +1,137 @@
+"""The sentences of the page: what was asked, what state the run is in, what it does not promise."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cake_cli.report.words import dig, number, percent, plural
+
+Record = Mapping[str, Any]
+"""The content of run.json; any key may be absent."""
+
+
+@dataclass(frozen=True)
+class Banner:
+    """Something to know before reading on."""
+
+    title: str
+    text: str
+    grave: bool = False
+
+
+@dataclass(frozen=True)
+class Point:
+    """A statement and what it means."""
+
+    title: str
+    text: str
+
+
+def title(record: Record) -> str:
+    """``teacher.onnx to cnn``, as far as it is known."""
+    teacher, student = dig(record, "teacher", "name"), dig(record, "student", "architecture")
+    return f"{teacher or 'a teacher'} → {student or 'a student'}"
+
+
+def asked(record: Record) -> str:
+    """What the run was to do, in a few sentences."""
+    teacher = dig(record, "teacher", "name") or "the teacher"
+    student = dig(record, "student", "architecture") or "a student"
+    samples, steps = dig(record, "plan", "samples"), dig(record, "plan", "steps")
+    epochs = dig(record, "plan", "epochs")
+    trained = f"{plural(epochs, 'epoch')} of training" if epochs else ""
+    if dig(record, "command") == "train":
+        made = number(dig(record, "synthesis", "samples")) or samples
+        size = f" of {plural(made, 'sample')}" if made else ""
+        told = f"Train {student} on a bank{size} that {teacher} has labelled" + (f", in {trained}" if trained else "")
+    else:
+        free = "with real data" if dig(record, "data_free") is False else "without its training data"
+        kind = {"naive": "inverted sample", "noise": "noise sample"}.get(str(dig(record, "synthesis", "method")))
+        made = plural(samples, kind or "synthetic sample") if samples else ""
+        made += f" of {plural(steps, 'gradient step')}" if made and number(steps) else ""
+        stages = ", then ".join(part for part in (made, trained) if part)
+        told = f"Distil the classifier {teacher} into {student}, {free}" + (f": {stages}" if stages else "")
+    data = dig(record, "evaluation", "data")
+    return told + (f"; measured on the held-out data {data}." if data else ".")
+
+
+def banners(record: Record, *, gate: float | None) -> list[Banner]:
+    """The state of a run that did not end well, real data, and a gate that was missed.
+
+    Args:
+        record: of the run.
+        gate: the least agreement that was asked for, if any.
+    """
+    found = []
+    status, error = dig(record, "status"), dig(record, "error")
+    if status == "failed":
+        text = (
+            f"It stopped with: {str(error).rstrip('.')}." if error else "It stopped with an error; log.txt says more."
+        )
+        found.append(Banner("This run failed.", f"{text} What follows is what there was by then.", grave=True))
+    elif status == "interrupted":
+        text = "It was stopped before its end and can go on with cake resume. What follows is what there was by then."
+        found.append(Banner("This run was interrupted.", text, grave=True))
+    elif status == "running":
+        text = "It had not ended when this page was written; cake report writes it again."
+        found.append(Banner("This run is not finished.", text))
+    if dig(record, "data_free") is False:
+        text = "Real data took part in making the student. Nothing on this page shows what cake does without data."
+        found.append(Banner("This run was not data-free.", text, grave=True))
+    agreement = number(dig(record, "evaluation", "agreement"))
+    if gate is not None and agreement is not None:
+        told = f"Asked for at least {percent(gate)} agreement, measured {percent(agreement)}."
+        reached = agreement >= gate
+        title_ = "The agreement that was asked for is reached." if reached else "The agreement asked for is missed."
+        found.append(Banner(title_, told, grave=not reached))
+    return found
+
+
+def limits(record: Record) -> list[Point]:
+    """What the run does not promise."""
+    data = dig(record, "evaluation", "data")
+    elsewhere = (
+        f"They were compared on {data} only. How they agree on other data, or away from the data that the teacher "
+        "was made for, is not measured."
+        if data
+        else "They were compared on synthetic samples only. How they agree on real data is not measured."
+    )
+    free = dig(record, "data_free")
+    points = [
+        Point(
+            "No privacy guarantee.",
+            "Samples and student come from the teacher and may carry what it remembers of its training data.",
+        ),
+        Point(
+            "A student copies its teacher's mistakes.",
+            "It learns the teacher's answers, right or wrong, with its biases; agreement is not correctness.",
+        ),
+        Point("Agreement elsewhere is unknown.", elsewhere),
+        Point(
+            "Synthetic samples need not look like data.",
+            "They are made to lie along the teacher's decision boundaries. Odd pictures are no fault, and pleasing "
+            "ones no proof.",
+        ),
+        Point(
+            "One run is one draw.",
+            "Intervals say how far a figure may be off for so many held-out samples. Another seed "
+            "gives another student.",
+        ),
+    ]
+    if free is False:
+        points.insert(0, Point("Not data-free.", "Real data took part in making this student."))
+    elif free is True:
+        used = " The held-out data served this report only: they neither trained nor selected." if data else ""
+        points.append(Point("Data-free, as far as cake can see.", f"No real sample trained the student.{used}"))
+    return points
+
+
+def advice_without_evaluation(record: Record, run: Path) -> str:
+    """What to type to measure a student that was not."""
+    teacher = dig(record, "teacher", "path")
+    against = ["--against", str(teacher)] if teacher else []
+    return shlex.join(["cake", "evaluate", str(run / "student.safetensors"), "--data", "DATA", *against])
