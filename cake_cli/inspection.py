@@ -1,0 +1,140 @@
+"""What a file or folder is: a teacher, a student, a bank, or a run; as plain values."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cake_cli.config import TeacherConfig
+from cake_cli.models.classifier import Classifier
+from cake_cli.models.loading import load_classifier, unnamed_weights
+from cake_cli.models.weights import Weights, command, fitting
+from cake_cli.runs import RunDirectory
+from cake_cli.storage import sha256
+from cake_cli.synthesis.bank import SampleBank
+
+
+def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
+    """Opens whatever is at `path` and describes it.
+
+    Args:
+        path: a model file, a bank, or a run directory.
+        settings: what a model file does not say of itself.
+
+    Returns:
+        A JSON-ready object; ``kind`` is ``run``, ``bank``, ``student``, ``teacher`` or ``weights``.
+
+    Raises:
+        CakeError: if it is none of these, or damaged, with the reason.
+    """
+    if (path / "run.json").is_file():
+        return _describe_run(path)
+    if (path / "manifest.json").is_file():
+        return _describe_bank(SampleBank.open(path))
+    return _describe_model(path, settings)
+
+
+def _describe_run(path: Path) -> dict[str, Any]:
+    run = RunDirectory.open(path)
+    record = run.record
+    keys = ("command", "status", "started", "finished", "error", "device", "seed", "teacher", "student", "plan")
+    described = {"kind": "run", "path": str(path)} | {key: record.get(key) for key in keys}
+    described |= {key: record.get(key) for key in ("teacher_passes", "seconds", "evaluation", "warnings")}
+    described["resumable"] = record["status"] != "complete"
+    if run.bank_path.is_dir():
+        bank = SampleBank.open(run.bank_path)
+        described["bank"] = {"samples": len(bank), "complete": bank.is_complete}
+    return described
+
+
+def _describe_bank(bank: SampleBank) -> dict[str, Any]:
+    health = bank.health
+    return {
+        "kind": "bank",
+        "path": str(bank.path),
+        "complete": bank.is_complete,
+        "samples": len(bank),
+        "shards": bank.finished_waves,
+        "teacher": bank.manifest["teacher"],
+        "input": bank.spec.to_json(),
+        "classes": bank.classes,
+        "class_names": bank.class_names,
+        "seed": bank.manifest["seed"],
+        "synthesis": bank.manifest["synthesis"],
+        "plan": asdict(bank.plan),
+        "teacher_passes": asdict(bank.passes),
+        "health": None if health is None else health.to_json() | {"balance": health.balance},
+    }
+
+
+def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
+    started = time.perf_counter()
+    weights = unnamed_weights(path, settings)
+    if weights is not None:
+        return _describe_weights(weights)
+    model = load_classifier(path, settings)
+    return {
+        "kind": "student" if model.architecture else "teacher",
+        "path": str(path),
+        "flags": teacher_flags(settings),
+        "name": model.name,
+        "sha256": model.sha256,
+        "architecture": model.architecture,
+        "facts": model.facts,
+        "parameters": model.parameters,
+        "multiply_adds": multiply_adds(model),
+        "input": model.spec.to_json(),
+        "classes": model.classes,
+        "class_names": model.class_names,
+        "output_kind": model.output_kind,
+        "converter": model.converter,
+        "batching": model.batching,
+        "mends": list(model.mends),
+        "checks": list(model.checks),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _describe_weights(weights: Weights) -> dict[str, Any]:
+    fits = fitting(weights)
+    return {
+        "kind": "weights",
+        "path": str(weights.path),
+        "name": weights.path.name,
+        "sha256": sha256(weights.path),
+        "tensors": len(weights.tensors),
+        "parameters": weights.parameters,
+        "types": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()}),
+        "first": [[name, list(tensor.shape)] for name, tensor in list(weights.tensors.items())[:3]],
+        "fits": [asdict(fit) for fit in fits],
+        "command": command(weights, fits),
+        "metadata": weights.metadata,
+        "mends": list(weights.mends),
+    }
+
+
+def teacher_flags(settings: TeacherConfig) -> str:
+    """The flags that the model was opened with, as other commands take them; empty where there were none."""
+    flags = []
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if entry.name == "file" or value == entry.default:
+            continue
+        name = f"--{entry.name.replace('_', '-')}"
+        written = ",".join(f"{item:g}" for item in value) if isinstance(value, tuple) else str(value)
+        flags.append(name if value is True else f"--no-{entry.name}" if value is False else f"{name} {quote(written)}")
+    return " ".join(flags)
+
+
+def multiply_adds(model: Classifier) -> int:
+    """Multiply-adds of one row's forward pass: matrix products and convolutions, as torch counts them."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.zeros(1, *model.spec.shape))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,389 @@
+"""distill = synthesize, train, evaluate, report: each stage resumable, each leaving its trace in the run."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cake_cli.data import Evaluation, evaluate
+from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.trainer import Epoch, Labelled, measure_agreement, train
+from cake_cli.errors import AgreementMissed, DataError, RunError
+from cake_cli.events import Reporter
+from cake_cli.models.architectures import build_student
+from cake_cli.models.classifier import Classifier
+from cake_cli.models.students import load_student, save_student
+from cake_cli.planning import Prepared, build_engine
+from cake_cli.report.page import write_report
+from cake_cli.runs import RunDirectory
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Passes, SetPlan
+from cake_cli.synthesis.health import Health
+from cake_cli.synthesis.samples import Samples
+
+COLLAPSED = 0.1
+"""Balance of the class histogram below which samples count as degenerate."""
+
+
+def synthesize(prepared: Prepared, path: Path, reporter: Reporter, run: RunDirectory | None = None) -> SampleBank:
+    """Makes the bank, or goes on with one that a stopped run left.
+
+    Args:
+        prepared: of the run; has a teacher.
+        path: folder of the bank.
+        reporter: told of the course.
+        run: run directory that keeps the figures of each shard, if there is one.
+
+    Raises:
+        RunError: if the objective is not finite, or the samples are degenerate.
+        DataError: if a bank is there that is not this run's.
+        EnvironmentFault: if the disk is full.
+    """
+    teacher, settings, seed = prepared.teacher, prepared.config.synthesis, prepared.config.seed
+    if teacher is None:
+        raise DataError("a bank cannot be made without its teacher", "cake synthesize TEACHER -o BANK")
+    bank = _open_or_create(prepared, teacher, path)
+    if run is not None:
+        run.keep_metrics("synthesis", key="shard", below=0)
+        for index, shard in enumerate(bank.manifest["shards"]):
+            _record_shard(run, index, shard)
+    engine = build_engine(settings, teacher, bank.plan, seed=seed, hardware=prepared.hardware)
+    with reporter.stage("synthesis", bank.plan.samples, "samples") as stage:
+        stage.advance(len(bank))
+        for sets in bank.plan.waves[bank.finished_waves :]:
+            health = bank.add(engine.wave(sets, stage))
+            stage.advance(0, on_target=f"{health.on_target:.1%}")
+            if run is not None:
+                _record_shard(run, bank.finished_waves - 1, bank.manifest["shards"][-1])
+        health = _require_health(bank)
+        if settings.method == "noise":
+            stage.conclude(f"{len(bank):,} samples   balance {health.balance:.2f}")
+        else:
+            stage.conclude(f"{len(bank):,} samples   on target {health.on_target:.1%}   balance {health.balance:.2f}")
+    return bank
+
+
+def _open_or_create(prepared: Prepared, teacher: Classifier, path: Path) -> SampleBank:
+    settings = asdict(prepared.config.synthesis)
+    if not (path / "manifest.json").exists():
+        return SampleBank.create(path, teacher, prepared.plan, seed=prepared.config.seed, settings=settings)
+    bank = SampleBank.open(path)
+    if bank.teacher_sha256 != teacher.sha256:
+        raise DataError(
+            f"the bank {path} was made from another teacher ({bank.manifest['teacher']['name']})",
+            "choose another --out",
+        )
+    if bank.manifest["seed"] != prepared.config.seed or bank.manifest["synthesis"] != settings:
+        raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
+    bank.clear_leftovers()
+    return bank
+
+
+def _record_shard(run: RunDirectory, index: int, shard: dict[str, Any]) -> None:
+    health = Health(**shard["health"])
+    run.append_metrics(
+        "synthesis",
+        shard=index,
+        samples=health.samples,
+        step_size=shard["step_sizes"][0],
+        on_target=health.on_target,
+        confidence=health.confidence,
+        entropy=health.entropy,
+        **shard["terms"],
+    )
+
+
+def _require_health(bank: SampleBank) -> Health:
+    health = bank.health
+    if health is None:
+        raise RunError("no samples were made", "--samples 10000")
+    if health.balance < COLLAPSED and bank.manifest["synthesis"]["method"] != "noise":
+        share = max(health.histogram) / health.samples
+        raise RunError(
+            f"the samples are degenerate: the teacher puts {share:.0%} of them in one of its {bank.classes} classes",
+            "check --input-range, --mean and --std; --steps 256; or a smaller --set synthesis.tv_weight",
+        )
+    return health
+
+
+def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
+    """Runs all stages that are not done yet, and returns what `--json` prints.
+
+    Raises:
+        CakeError: whatever a stage raises; the run can be resumed.
+        AgreementMissed: at the very end, if `--min-agreement` is not reached.
+    """
+    _describe(prepared, run)
+    if prepared.bank is not None:
+        bank = prepared.bank
+    else:
+        with _timed(run, "synthesis"):
+            bank = synthesize(prepared, run.bank_path, reporter, run)
+    run.update(bank=str(bank.path), teacher_passes=asdict(bank.passes), synthesis=_synthesis_record(bank))
+    if not run.student_path.exists():
+        with _timed(run, "training"):
+            _train_student(prepared, run, bank, reporter)
+    if prepared.trains_baseline and not run.baseline_path.exists():
+        with _timed(run, "baseline"):
+            _train_baseline(prepared, run, reporter)
+    if prepared.heldout is not None:
+        with _timed(run, "evaluation"):
+            run.update(evaluation=_evaluate(prepared, run, reporter))
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+    run.finish("complete")
+    if prepared.config.evaluation.report:
+        run.update(report=str(write_report(run)))
+    _require_agreement(prepared, run)
+    return result(run)
+
+
+def result(run: RunDirectory) -> dict[str, Any]:
+    """The outcome of a run, as `--json` prints it; the README documents the keys."""
+    record = run.record
+    synthesis = record.get("synthesis") or {}
+    return {
+        "run": str(run.path),
+        "status": record["status"],
+        "student": str(run.student_path),
+        "bank": record.get("bank"),
+        "report": record.get("report"),
+        "samples": synthesis.get("samples"),
+        "data_free": record["data_free"],
+        "teacher_passes": record["teacher_passes"],
+        "seconds": record["seconds"],
+        "seed": record["seed"],
+        "device": record.get("device"),
+        "synthetic_fidelity": record.get("synthetic_fidelity"),
+        "evaluation": record["evaluation"],
+        "warnings": record["warnings"],
+    }
+
+
+@contextmanager
+def _timed(run: RunDirectory, stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        run.add_seconds(stage, time.perf_counter() - started)
+
+
+def _describe(prepared: Prepared, run: RunDirectory) -> None:
+    teacher, subject = prepared.teacher, prepared.subject
+    about: dict[str, Any] = {
+        "sha256": subject.sha256,
+        "input": subject.spec.to_json(),
+        "classes": subject.classes,
+        "class_names": subject.class_names,
+    }
+    if teacher is not None:
+        about |= {
+            "name": teacher.name,
+            "path": str(Path(prepared.config.teacher.file or "").resolve()),
+            "parameters": teacher.parameters,
+            "output_kind": teacher.output_kind,
+            "converter": teacher.converter,
+            "batching": teacher.batching,
+            "mends": list(teacher.mends),
+            "checks": list(teacher.checks),
+        }
+    elif prepared.bank is not None:
+        about["name"] = prepared.bank.manifest["teacher"]["name"]
+    run.update(
+        status="running",
+        error=None,
+        device=prepared.hardware.describe(),
+        precision=prepared.hardware.precision,
+        teacher=about,
+        student={"architecture": prepared.architecture, "parameters": prepared.student_parameters},
+        plan=asdict(prepared.plan)
+        | {
+            "samples": prepared.samples,
+            "steps": prepared.config.synthesis.steps,
+            "epochs": prepared.config.training.epochs,
+        },
+    )
+    if "load" not in run.record["seconds"]:
+        run.add_seconds("load", prepared.load_seconds)
+
+
+def _synthesis_record(bank: SampleBank) -> dict[str, Any]:
+    health = bank.health
+    described = {} if health is None else {"health": health.to_json(), "balance": health.balance}
+    return {"samples": len(bank), "method": bank.manifest["synthesis"]["method"]} | described
+
+
+def _train_student(prepared: Prepared, run: RunDirectory, bank: SampleBank, reporter: Reporter) -> None:
+    settings = prepared.config.training
+    samples = bank.samples()
+    if settings.min_step_size is not None or settings.max_step_size is not None:
+        low, high = settings.min_step_size or 0.0, settings.max_step_size or float("inf")
+        samples = samples.select((samples.step_sizes >= low) & (samples.step_sizes <= high))
+    if len(samples) < 2:
+        raise DataError("no samples are left between min_step_size and max_step_size", "widen them")
+    held = _heldout_mask(len(samples), bank.plan, settings.heldout_fraction)
+    heldout = _labelled(prepared, samples.select(held)) if bool(held.any()) else None
+    learned = _labelled(prepared, samples.select(~held))
+    del samples
+    student = _fit(prepared, run, learned, heldout, "training", reporter)
+    if heldout is not None:
+        run.update(synthetic_fidelity=measure_agreement(student, heldout, prepared.hardware))
+    _save(prepared, run.student_path, student)
+
+
+def _heldout_mask(samples: int, plan: SetPlan, fraction: float) -> torch.Tensor:
+    """Every n-th set is held out, so that all step sizes are: a mask (N,)."""
+    sets = torch.arange(samples) // plan.set_size
+    last = int(sets[-1])
+    if fraction == 0 or last == 0:
+        return torch.zeros(samples, dtype=torch.bool)
+    period = round(1 / fraction)
+    return sets % period == min(period // 2, last // 2)
+
+
+def _labelled(prepared: Prepared, samples: Samples) -> Labelled:
+    hardware = prepared.hardware
+    return Labelled(hardware.place_rows(samples.inputs), samples.logits.to(hardware.device))
+
+
+def _fit(
+    prepared: Prepared,
+    run: RunDirectory,
+    samples: Labelled,
+    heldout: Labelled | None,
+    name: str,
+    reporter: Reporter,
+) -> nn.Module:
+    settings, seed = prepared.config.training, prepared.config.seed
+    torch.manual_seed(seed)
+    student = prepared.hardware.place(
+        build_student(prepared.architecture or "", prepared.subject.spec.shape, prepared.subject.classes)
+    )
+    last: list[Epoch] = []
+
+    def record(epoch: Epoch) -> None:
+        if not last:
+            run.keep_metrics(name, key="epoch", below=epoch.epoch)
+        last[:] = [epoch]
+        run.append_metrics(name, **{key: value for key, value in asdict(epoch).items() if value is not None})
+
+    with reporter.stage(name, settings.epochs, "epochs") as stage:
+        train(
+            student,
+            samples,
+            heldout=heldout,
+            loss=distillation_loss(settings.labels, settings.temperature),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            seed=seed,
+            hardware=prepared.hardware,
+            stage=stage,
+            checkpoint=run.checkpoints / f"{name}.pt",
+            on_epoch=record,
+        )
+        if last:
+            agreed = last[0].agreement
+            fidelity = "" if agreed is None else f"   agrees on {agreed:.1%} of held-out synthetic samples"
+            stage.conclude(f"{settings.epochs} epochs   loss {last[0].loss:.3f}{fidelity}")
+    return student
+
+
+def _save(prepared: Prepared, path: Path, student: nn.Module) -> None:
+    subject = prepared.subject
+    save_student(
+        path,
+        student,
+        prepared.architecture or "",
+        spec=subject.spec,
+        classes=subject.classes,
+        class_names=subject.class_names,
+        teacher_sha256=subject.sha256,
+    )
+
+
+def _train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
+    """The same student, trained in the same way on as much noise that the teacher labelled."""
+    if prepared.teacher is None:
+        return
+    samples, passes = noise_samples(prepared, prepared.teacher, reporter)
+    run.update(baseline_passes=asdict(passes))
+    student = _fit(prepared, run, _labelled(prepared, samples), None, "baseline", reporter)
+    _save(prepared, run.baseline_path, student)
+
+
+def noise_samples(prepared: Prepared, teacher: Classifier, reporter: Reporter) -> tuple[Samples, Passes]:
+    """As many starting points as the bank has samples, labelled by the teacher and not moved.
+
+    This is the floor that every method must beat: what its steps add is what it is worth.
+    """
+    plan = prepared.plan
+    if plan.samples != prepared.samples:
+        plan = replace(plan, sets=-(-prepared.samples // plan.set_size))
+    settings = replace(prepared.config.synthesis, method="noise")
+    engine = build_engine(settings, teacher, plan, seed=prepared.config.seed, hardware=prepared.hardware)
+    with reporter.stage("noise", plan.samples, "samples") as stage:
+        waves = [engine.wave(sets, stage) for sets in plan.waves]
+        stage.conclude(f"{plan.samples:,} starting points labelled by the teacher")
+    passes = sum((wave.passes for wave in waves), Passes())
+    return Samples.join([wave.samples for wave in waves]), passes
+
+
+def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
+    hardware, heldout = prepared.hardware, prepared.heldout
+    if heldout is None:
+        raise DataError("there is no held-out data", "--data FOLDER")
+    models = {"student": load_student(run.student_path).on(hardware)}
+    if prepared.trains_baseline and run.baseline_path.exists():
+        models["noise_baseline"] = load_student(run.baseline_path).on(hardware)
+    found = evaluate(
+        models,
+        heldout,
+        classes=prepared.subject.classes,
+        teacher=prepared.teacher,
+        device=hardware.device,
+        reporter=reporter,
+    )
+    return evaluation_record(found, heldout.name, heldout.notes)
+
+
+def evaluation_record(found: dict[str, Evaluation], data: str, notes: tuple[str, ...]) -> dict[str, Any]:
+    """What run.json and `--json` say of an evaluation with a student, and perhaps a teacher and a baseline."""
+    student = found["student"]
+    return {
+        "data": data,
+        "samples": student.samples,
+        "notes": list(notes),
+        "accuracy": {
+            name: found[name].accuracy if name in found else None for name in ("teacher", "student", "noise_baseline")
+        },
+        "agreement": student.agreement,
+        "kl": student.kl,
+        "ece": student.ece,
+        "models": {name: evaluation.to_json() for name, evaluation in found.items()},
+    }
+
+
+def _require_agreement(prepared: Prepared, run: RunDirectory) -> None:
+    gate = prepared.config.evaluation.min_agreement
+    evaluation = run.record["evaluation"]
+    if gate is None or evaluation is None:
+        return
+    agreement = evaluation["agreement"]
+    if agreement is None:
+        raise DataError("agreement cannot be measured without the teacher's file", "--teacher FILE")
+    if agreement < gate:
+        raise AgreementMissed(
+            f"student and teacher agree on {agreement:.2%} of the held-out data, less than {gate:.2%}",
+            "more --samples, --steps or --epochs, or a larger student",
+        )

@@ -1,0 +1,202 @@
+"""What a run will do, found out before it starts: the teacher opened, everything checked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cake_cli.catalog import base_name
+from cake_cli.config import Config, SynthesisConfig
+from cake_cli.data import HeldOut, open_heldout
+from cake_cli.errors import DataError, UsageError
+from cake_cli.hardware import Hardware, pick
+from cake_cli.models.architectures import build_student
+from cake_cli.models.classifier import Classifier
+from cake_cli.models.loading import load_classifier
+from cake_cli.spec import InputSpec, format_shape
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Engine, SetPlan, plan_sets
+from cake_cli.synthesis.noise import step_size
+from cake_cli.synthesis.objective import cake_objective
+
+VALUES_PER_PASS = 1_500_000
+"""Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
+ROWS_AT_ONCE = {"cpu": 500}
+ROWS_AT_ONCE_ELSEWHERE = 4000
+"""Samples side by side, and in one shard."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What student and bank must know of the teacher, with or without its file at hand."""
+
+    spec: InputSpec
+    classes: int
+    class_names: tuple[str, ...] | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is known to be possible."""
+
+    config: Config
+    hardware: Hardware
+    subject: Subject
+    teacher: Classifier | None
+    """On the device; None where a bank stands in for it."""
+    bank: SampleBank | None
+    """A bank that exists already."""
+    plan: SetPlan
+    heldout: HeldOut | None
+    student_parameters: int
+    load_seconds: float
+
+    @property
+    def architecture(self) -> str | None:
+        """Name of the student, None where only a bank is made."""
+        return self.config.student.architecture
+
+    @property
+    def samples(self) -> int:
+        """How many samples the bank has or will have."""
+        return self.plan.samples if self.bank is None else len(self.bank)
+
+    @property
+    def trains_baseline(self) -> bool:
+        """Whether a student of noise will be trained beside: it takes the teacher, and data to show it on."""
+        return self.heldout is not None and self.teacher is not None and self.config.evaluation.baseline
+
+
+def prepare(config: Config, *, student: bool) -> Prepared:
+    """Opens and checks everything that a run needs, before anything is written.
+
+    Args:
+        config: of the run.
+        student: whether a student is to be trained.
+
+    Raises:
+        UsageError: if the configuration asks for something that cannot be.
+        ModelFileError: if the teacher's file cannot be a teacher.
+        DataError: if bank or held-out data do not fit it.
+        EnvironmentFault: if the device is not there.
+    """
+    if config.teacher.file is None and config.synthesis.bank is None:
+        raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
+    if student and config.student.architecture is None:
+        raise UsageError("which student?", "--student cnn; `cake students` lists them")
+    if student and config.student.architecture is not None:
+        base_name(config.student.architecture)
+    hardware = pick(config.hardware.device, config.hardware.precision, deterministic=config.hardware.deterministic)
+    bank = None if config.synthesis.bank is None else SampleBank.open(Path(config.synthesis.bank))
+    started = time.perf_counter()
+    teacher = _open_teacher(config, bank, hardware)
+    load_seconds = time.perf_counter() - started
+    subject = _subject(teacher, bank)
+    plan = bank.plan if bank is not None else _plan(config.synthesis, subject.classes, hardware)
+    parameters = _check_student(config.student.architecture, subject) if student else 0
+    data = config.evaluation
+    heldout = None
+    if data.data is not None:
+        heldout = open_heldout(
+            data.data,
+            subject.spec,
+            subject.classes,
+            split=data.split,
+            label_column=data.label_column,
+            data_root=None if data.data_root is None else Path(data.data_root),
+            download=data.download,
+            class_names=subject.class_names,
+        )
+    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, parameters, load_seconds)
+
+
+def _open_teacher(config: Config, bank: SampleBank | None, hardware: Hardware) -> Classifier | None:
+    if config.teacher.file is None:
+        if bank is None:
+            raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
+        return None
+    teacher = load_classifier(Path(config.teacher.file), config.teacher)
+    if bank is not None and bank.teacher_sha256 != teacher.sha256:
+        raise DataError(
+            f"the bank {bank.path} was made from {bank.manifest['teacher']['name']}, not from this {teacher.name}",
+            "leave --bank out, or name the teacher that it was made from",
+        )
+    return teacher.on(hardware)
+
+
+def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
+    if bank is not None:
+        if not bank.is_complete:
+            raise DataError(f"the bank {bank.path} is not finished", f"cake resume {bank.path}")
+        return Subject(bank.spec, bank.classes, bank.class_names, bank.teacher_sha256)
+    if teacher is None:
+        raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
+    return Subject(teacher.spec, teacher.classes, teacher.class_names, teacher.sha256)
+
+
+def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPlan:
+    return plan_sets(
+        samples=settings.samples,
+        classes=classes,
+        groups=settings.groups,
+        set_size=settings.set_size,
+        at_once=settings.sets_at_once,
+        rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
+    )
+
+
+def _check_student(architecture: str | None, subject: Subject) -> int:
+    """Builds and runs the student once; returns how many weights it has."""
+    network = build_student(architecture or "", subject.spec.shape, subject.classes).train()
+    try:
+        network(torch.zeros(4, *subject.spec.shape))
+    except (RuntimeError, ValueError) as fault:
+        raise UsageError(
+            f"{architecture} cannot take inputs of {format_shape(subject.spec.shape)}: {str(fault).splitlines()[0]}",
+            "--student cnn for images, mlp for vectors",
+        ) from fault
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def build_engine(
+    settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
+) -> Engine:
+    """The engine that makes what `settings` ask for.
+
+    `naive` is the objective without contrast and prior (the talk's first system), `noise` takes no steps.
+    """
+    plain = settings.method == "naive"
+    objective = cake_objective(
+        teacher.spec,
+        cls=settings.cls_weight,
+        contrastive=0.0 if plain else settings.contrastive_weight,
+        tv=0.0 if plain else settings.tv_weight,
+    )
+    sizes = (
+        step_size(
+            index,
+            plan.sets,
+            first=settings.step_size,
+            decades=settings.step_size_decades,
+            schedule=settings.schedule,
+        )
+        for index in range(plan.sets)
+    )
+    rows = max(1, VALUES_PER_PASS // (teacher.spec.values * plan.groups)) * plan.groups
+    return Engine(
+        teacher=teacher,
+        objective=objective,
+        plan=plan,
+        step_sizes=tuple(sizes),
+        steps=0 if settings.method == "noise" else settings.steps,
+        langevin=settings.langevin,
+        seed=seed,
+        hardware=hardware,
+        rows_per_pass=min(rows, plan.set_size * plan.at_once),
+        init=settings.init,
+        max_update=settings.max_update,
+    )

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cake_cli.config import Config, HardwareConfig, StudentConfig, SynthesisConfig, TeacherConfig, TrainingConfig
+from cake_cli.errors import EnvironmentFault, UsageError
+from cake_cli.estimating import Estimate, estimate, require_room
+from cake_cli.planning import Prepared, build_engine, prepare
+
+
+@pytest.fixture
+def prepared(mlp_file: Path) -> Prepared:
+    return prepare(small(mlp_file), student=True)
+
+
+def small(teacher: Path) -> Config:
+    return Config(
+        teacher=TeacherConfig(file=str(teacher)),
+        student=StudentConfig("linear"),
+        synthesis=SynthesisConfig(samples=60, steps=4, set_size=30),
+        training=TrainingConfig(epochs=2, batch_size=16),
+        hardware=HardwareConfig(device="cpu"),
+    )
+
+
+def test_what_is_prepared(prepared: Prepared) -> None:
+    assert prepared.subject.classes == 3
+    assert prepared.subject.spec.shape == (1, 4, 4)
+    assert (prepared.plan.groups, prepared.plan.sets, prepared.samples) == (3, 2, 60)
+    assert prepared.student_parameters == 16 * 3 + 3
+    assert not prepared.trains_baseline
+
+
+def test_an_estimate_grows_with_the_work(prepared: Prepared) -> None:
+    once = estimate(prepared)
+    assert set(once.seconds) == {"synthesis", "training"}
+    more = replace(prepared.config, synthesis=replace(prepared.config.synthesis, steps=4000))
+    longer = estimate(replace(prepared, config=more))
+    assert longer.seconds["synthesis"] > 20 * once.seconds["synthesis"]
+    assert once.disk > 60 * 4 * 16
+
+
+def test_a_student_that_cannot_take_the_input_is_refused_before_anything(mlp_file: Path) -> None:
+    config = small(mlp_file)
+    with pytest.raises(UsageError, match="lenet5 takes images of 28 to 36 pixels"):
+        prepare(replace(config, student=StudentConfig("lenet5")), student=True)
+
+
+def test_too_full_a_disk_is_said_before_the_start(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cake_cli.estimating.free_disk", lambda path: 1000)
+    with pytest.raises(EnvironmentFault, match="would write") as caught:
+        require_room(prepared, Estimate({}, disk=5000, memory=0), tmp_path / "out")
+    assert "--samples 6" in str(caught.value.fix)
+
+
+def test_too_little_memory_is_said_before_the_start(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cake_cli.estimating.available_memory", lambda: 1000)
+    with pytest.raises(EnvironmentFault, match="would hold"):
+        require_room(prepared, Estimate({}, disk=0, memory=5000), tmp_path)
+
+
+def test_naive_is_cross_entropy_alone_and_noise_takes_no_step(prepared: Prepared) -> None:
+    assert prepared.teacher is not None
+    engines = {
+        method: build_engine(
+            replace(prepared.config.synthesis, method=method),
+            prepared.teacher,
+            prepared.plan,
+            seed=0,
+            hardware=prepared.hardware,
+        )
+        for method in ("cake", "naive", "noise")
+    }
+    assert list(engines["cake"].objective.terms) == ["cls", "contrastive", "tv"]
+    assert list(engines["naive"].objective.terms) == ["cls"]
+    assert engines["noise"].steps == 0
+    assert engines["cake"].rows_per_pass % prepared.plan.groups == 0
+
+
+def test_what_a_stopped_run_wrote_counts_as_room(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cake_cli.estimating.free_disk", lambda path: 1000)
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "shard").write_bytes(bytes(4500))
+    require_room(prepared, Estimate({}, disk=5000, memory=0), tmp_path)
