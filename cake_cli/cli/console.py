@@ -1,0 +1,130 @@
+"""What is written where: stdout carries the result, stderr everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
+
+from cake_cli.cli.options import Progress
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+PIPE_WIDTH = 10_000
+"""Columns of a result that is not read on a terminal."""
+
+
+def printable(text: str) -> str:
+    """The text without control characters: names in files may hold terminal escapes."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class Console:
+    """The terminal, or the pipe that stands in for it.
+
+    Args:
+        quiet: nothing but results and errors.
+        verbose: also what was measured.
+        json_output: the result is one JSON object.
+        progress: bars, lines, or none.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, json_output: bool = False, progress: Progress = "auto"
+    ) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self.json_output = json_output
+        self.stderr = RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.progress = self._resolve(progress)
+
+    def _resolve(self, progress: Progress) -> Progress:
+        if self.quiet and progress == "auto":
+            return "none"
+        if progress != "auto":
+            return progress
+        plain = os.environ.get("CI") or os.environ.get("TERM") == "dumb" or not self.stderr.is_terminal
+        return "log" if plain else "bar"
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """A line on stderr, unless quiet."""
+        if not self.quiet:
+            self.stderr.print(Text(printable(text), style=style or ""))
+
+    def warn(self, text: str) -> None:
+        """A warning on stderr, also when quiet."""
+        self.stderr.print(Text("warning: ", style="yellow").append(printable(text), style="default"))
+
+    def facts(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
+        """A block of named lines on stderr."""
+        self.say(title, style="bold")
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            if not self.quiet:
+                line = Text(f"  {name:<{width}}  ", style="cyan").append(printable(value), style="default")
+                self.stderr.print(line)
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, result: bool = False, prose: bool = False
+    ) -> None:
+        """A table: on stdout if it is the result, else on stderr unless quiet.
+
+        The first column is text and wraps where it must; the others are figures, which are never cut short.
+        With `prose` all are text, and the last one wraps. A pipe gets a row a line, however long.
+        """
+        if self.quiet and not result:
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        for index, column in enumerate(columns):
+            wraps = index == (len(columns) - 1 if prose else 0)
+            justify: Literal["left", "right"] = "left" if prose or index == 0 else "right"
+            table.add_column(column, justify=justify, no_wrap=not wraps, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        target = RichConsole(highlight=False, markup=False, emoji=False) if result else self.stderr
+        if result and not target.is_terminal:
+            target.width = PIPE_WIDTH
+        target.print(table)
+
+    def result(self, text: str) -> None:
+        """A line of the result, on stdout."""
+        sys.stdout.write(printable(text) + "\n")
+        sys.stdout.flush()
+
+    def json(self, content: Any) -> None:
+        """The result as one JSON object, on stdout."""
+        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``12 s``, ``1m40``, ``2h05``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
+    return f"{minutes // 60}h{minutes % 60:02d}" if seconds >= 3600 else f"{minutes}m{int(seconds % 60):02d}"
+
+
+def count(number: float) -> str:
+    """``21.3 M``, ``94.6 k``, ``512``."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"
+
+
+def size(number: float) -> str:
+    """``2.3 GiB``, ``14 MiB``, ``90 kiB``."""
+    for unit, step in (("GiB", 2**30), ("MiB", 2**20)):
+        if number >= step:
+            return f"{number / step:.1f} {unit}"
+    return f"{number / 1024:.0f} kiB"

@@ -1,0 +1,110 @@
+"""``cake distill``: the whole way from a model file to a student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cake_cli.cli import options as o
+from cake_cli.cli.console import Console
+from cake_cli.config import Config
+
+
+def distill(
+    teacher: Annotated[
+        Path | None, typer.Argument(help="The model file to copy.", metavar="TEACHER", show_default=False)
+    ] = None,
+    student: o.Student = None,
+    arch: o.Arch = None,
+    classes: o.Classes = None,
+    trust: o.Trust = None,
+    input_shape: o.InputShape = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_range: o.InputRange = None,
+    outputs: o.OutputKind = None,
+    output: o.OutputName = None,
+    verify: o.Verify = None,
+    recipe: o.Recipe = None,
+    config: o.ConfigFile = None,
+    assignments: o.Assignments = None,
+    print_config: o.PrintConfig = False,
+    seed: o.Seed = None,
+    method: o.MethodName = None,
+    samples: o.SampleCount = None,
+    steps: o.Steps = None,
+    langevin: o.Langevin = None,
+    bank: o.Bank = None,
+    epochs: o.Epochs = None,
+    batch_size: o.BatchSize = None,
+    lr: o.LearningRate = None,
+    temperature: o.Temperature = None,
+    data: o.Data = None,
+    split: o.Split = None,
+    label_column: o.LabelColumn = None,
+    data_root: o.DataRoot = None,
+    download: o.Download = None,
+    baseline: o.Baseline = None,
+    min_agreement: o.MinAgreement = None,
+    device: o.Device = None,
+    precision: o.PrecisionName = None,
+    deterministic: o.Deterministic = None,
+    out: o.Out = None,
+    force: o.Force = False,
+    report: o.Report = None,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    progress: o.ProgressMode = "auto",
+) -> None:
+    """Synthesize samples from a teacher, train a student on them, evaluate, and write a report.
+
+    Example: cake distill teacher.onnx --student resnet18 --data ./val
+    """
+    settings = o.read_config(
+        teacher=teacher, student=student, recipe=recipe, config=config, assignments=assignments,
+        arch=arch, classes=classes, trust=trust,
+        input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
+        verify=verify, seed=seed, method=method, samples=samples, steps=steps, langevin=langevin, bank=bank,
+        epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data, split=split,
+        label_column=label_column, data_root=data_root, download=download, baseline=baseline,
+        min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic, report=report,
+    )  # fmt: skip
+    console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
+    run_command(console, settings, command="distill", out=out, force=force, dry_run=dry_run, print_config=print_config)
+
+
+def run_command(
+    console: Console,
+    settings: Config,
+    *,
+    command: str,
+    out: Path | None,
+    force: bool,
+    dry_run: bool,
+    print_config: bool,
+) -> None:
+    """What follows once the settings of a distillation are read: print them, plan, or run."""
+    from cake_cli.cli.running import absolute, plan, plan_json, run_distillation
+    from cake_cli.settings import write_toml
+    from cake_cli.storage import check_output
+
+    if print_config:
+        console.result(write_toml(settings).rstrip())
+        return
+    if out is not None:
+        check_output(out, force=force)
+    from cake_cli.runs import RunDirectory, default_run_path
+
+    source = settings.teacher.file or settings.synthesis.bank or "teacher"
+    path = out or default_run_path(Path(source), settings.student.architecture or "student")
+    prepared, cost = plan(console, settings, path, student=True)
+    if dry_run:
+        if console.json_output:
+            console.json(plan_json(prepared, cost, path))
+        return
+    run = RunDirectory.create(path, absolute(settings), command=command, force=force)
+    run_distillation(console, prepared, run)

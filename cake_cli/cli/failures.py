@@ -1,0 +1,93 @@
+"""From an exception to a sentence, what to try, and an exit code: the one place that renders errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+
+import typer
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from cake_cli.cli.console import printable
+from cake_cli.errors import CakeError
+
+INTERRUPTED = 130
+_REFUSALS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.ENOSPC,
+}
+"""How a system refuses a path that the user gave: no bug of ours."""
+
+
+def show(what: str, fix: str | None) -> None:
+    """``error:`` one sentence, then ``try:`` what to type, on stderr."""
+    console = RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(Text("error: ", style="bold red").append(printable(what), style="not bold default"))
+    if fix:
+        console.print(Text("try:   ", style="bold").append(printable(fix), style="not bold default"))
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Runs a command line and returns its exit code; nothing escapes."""
+    try:
+        code = command()
+    except BaseException as fault:
+        return _ending(fault)
+    return code if isinstance(code, int) else 0
+
+
+def _ending(fault: BaseException) -> int:
+    """Says what happened, and returns the exit code of it."""
+    ending: tuple[str, str | None, int]
+    if isinstance(fault, CakeError):
+        ending = fault.what, fault.fix, fault.exit_code
+    elif isinstance(fault, typer.TyperException):
+        message = str(getattr(fault, "format_message", fault.__str__)())
+        ending = message.rstrip("."), "cake --help, or cake COMMAND --help", 2
+    elif isinstance(fault, (KeyboardInterrupt, typer.Abort)):
+        ending = "interrupted", None, INTERRUPTED
+    elif isinstance(fault, BrokenPipeError) or isinstance(fault.__context__, BrokenPipeError):
+        return _nobody_reads()
+    elif isinstance(fault, OSError) and fault.errno in _REFUSALS:
+        ending = (
+            f"{fault.filename or 'the output'}: {fault.strerror}",
+            "check the path, its disk and its permissions",
+            5,
+        )
+    elif isinstance(fault, MemoryError) or "out of memory" in str(fault).lower():
+        ending = "memory ran out", "a smaller --batch-size or --samples, or --device cpu", 5
+    elif isinstance(fault, Exception):
+        ending = _bug(fault)
+    else:
+        raise fault
+    what, fix, code = ending
+    if what:
+        show(what, fix)
+    return code
+
+
+def _nobody_reads() -> int:
+    """The reader of stdout has gone, as with `cake students | head`: an end like any other."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
+    return 0
+
+
+def _bug(fault: Exception) -> tuple[str, str, int]:
+    handle, name = tempfile.mkstemp(prefix="cake-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as log:
+        log.writelines(traceback.format_exception(fault))
+    what = f"this is a bug in cake: {type(fault).__name__}: {str(fault)[:300]}"
+    return what, f"report it with the traceback in {name}", 1

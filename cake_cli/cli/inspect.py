@@ -1,0 +1,142 @@
+"""``cake inspect``: what a file or folder is, and what it would need."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cake_cli.cli import options as o
+from cake_cli.cli.console import Console, count
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A model file, a bank, or a run directory.", metavar="FILE")],
+    arch: o.Arch = None,
+    classes: o.Classes = None,
+    trust: o.Trust = None,
+    input_shape: o.InputShape = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_range: o.InputRange = None,
+    outputs: o.OutputKind = None,
+    output: o.OutputName = None,
+    verify: o.Verify = None,
+    json: o.Json = False,
+) -> None:
+    """Say what a file is and whether it can be a teacher: shapes, classes, what was mended and measured.
+
+    Example: cake inspect teacher.onnx
+    """
+    settings = o.read_config(
+        arch=arch, classes=classes, trust=trust,
+        input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
+        verify=verify,
+    )  # fmt: skip
+    from cake_cli.inspection import inspect_path
+
+    console = Console(json_output=json)
+    described = inspect_path(path, settings.teacher)
+    if json:
+        console.json(described)
+        return
+    rows = {"run": _run, "bank": _bank, "weights": _weights}.get(described["kind"], _model)(described)
+    width = max(len(name) for name, _ in rows)
+    console.result(f"{path}: {'' if described['kind'] == 'weights' else 'a '}{described['kind']}")
+    for name, value in rows:
+        console.result(f"  {name:<{width}}  {value}")
+
+
+def _weights(described: dict[str, Any]) -> list[tuple[str, str]]:
+    from cake_cli.spec import format_shape
+
+    rows = [
+        ("sha256", described["sha256"][:16]),
+        ("tensors", f"{described['tensors']} of {', '.join(described['types'])}"),
+        ("parameters", count(described["parameters"])),
+    ]
+    rows += [("first", f"{name}  {format_shape(shape)}") for name, shape in described["first"]]
+    rows += [("mended", mend) for mend in described["mends"]]
+    for fit in described["fits"]:
+        rows.append(("fits", f"{fit['architecture']} of {fit['origin']}, {fit['classes']} classes"))
+    if not described["fits"]:
+        rows.append(("fits", "no architecture of torchvision or of cake; timm:NAME may"))
+    return [*rows, ("to copy it", described["command"])]
+
+
+def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
+    from cake_cli.cli.summary import normalisation
+    from cake_cli.spec import InputSpec, format_shape
+
+    spec = InputSpec.from_json(described["input"])
+    rows = [("sha256", described["sha256"][:16])]
+    if described["architecture"]:
+        rows.append(("architecture", described["architecture"]))
+    rows += [
+        (name, value) for name, value in described["facts"].items() if not name.startswith(("cake.", "parameters"))
+    ]
+    rows += [
+        ("parameters", count(described["parameters"])),
+        ("multiply-adds", f"{count(described['multiply_adds'])} a row"),
+        ("input", f"{format_shape(spec.shape)}   {normalisation(spec)}"),
+        ("classes", _classes(described)),
+        ("ends in", described["output_kind"]),
+        ("opened by", f"{described['converter']}, batches {described['batching']}"),
+    ]
+    rows += [("mended", mend) for mend in described["mends"]]
+    rows += [("checked", check) for check in described["checks"]]
+    verb = "evaluate it" if described["architecture"] else "copy it"
+    command = "evaluate {} --data DATA" if described["architecture"] else "distill {} --student cnn"
+    subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
+    rows.append((f"to {verb}", "cake " + command.format(subject)))
+    return rows
+
+
+def _classes(described: dict[str, Any]) -> str:
+    names = described["class_names"]
+    return str(described["classes"]) + (
+        f": {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}" if names else ""
+    )
+
+
+def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
+    health, passes = described["health"], described["teacher_passes"]
+    rows = [
+        ("state", "complete" if described["complete"] else f"partial: cake resume {shlex.quote(described['path'])}"),
+        ("samples", f"{described['samples']:,} in {described['shards']} shards"),
+        ("teacher", f"{described['teacher']['name']}  {described['teacher']['sha256'][:16]}"),
+        ("classes", _classes(described)),
+        ("method", f"{described['synthesis']['method']}, seed {described['seed']}"),
+        ("cost", f"{count(passes['forward'])} forward and {count(passes['backward'])} backward teacher passes"),
+    ]
+    if health:
+        rows.append(
+            ("health", f"on target {health['on_target']:.1%}, confidence {health['confidence']:.2f}, "
+                       f"balance {health['balance']:.2f}")
+        )  # fmt: skip
+    return rows
+
+
+def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("state", described["status"] + (f": {described['error']}" if described["error"] else "")),
+        ("started", str(described["started"])),
+        ("teacher", str((described["teacher"] or {}).get("name"))),
+        ("student", str((described["student"] or {}).get("architecture"))),
+    ]
+    if "bank" in described:
+        rows.append(("bank", f"{described['bank']['samples']:,} samples"))
+    evaluation = described["evaluation"]
+    if evaluation:
+        accuracy = {name: value for name, value in evaluation["accuracy"].items() if value is not None}
+        rows.append(
+            ("accuracy", ", ".join(f"{name.replace('_', ' ')} {value:.2%}" for name, value in accuracy.items()))
+        )
+        if evaluation["agreement"] is not None:
+            rows.append(("agreement", f"{evaluation['agreement']:.2%}"))
+    rows += [("warning", warning) for warning in described["warnings"]]
+    if described["resumable"]:
+        rows.append(("to go on", f"cake resume {shlex.quote(described['path'])}"))
+    return rows

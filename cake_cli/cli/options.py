@@ -1,0 +1,187 @@
+"""The flags that commands share. Names, defaults and help come from the configuration, in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from cake_cli.catalog import STUDENTS
+from cake_cli.config import Config, Method, Outputs, Precision
+from cake_cli.errors import UsageError
+from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
+
+Progress = Literal["auto", "bar", "log", "none"]
+
+
+def flag(key: str, *names: str, panel: str, metavar: str | None = None, complete: Any = None) -> Any:
+    """An option for one setting: its help is the line under the field, with the default."""
+    default = defaults()[key]
+    shown = {None: "", True: " Default: yes.", False: " Default: no."}.get(default, f" Default: {default}.")
+    return typer.Option(
+        *names,
+        help=f"{descriptions()[key]}{shown}",
+        rich_help_panel=panel,
+        metavar=metavar,
+        show_default=False,
+        autocompletion=complete,
+    )
+
+
+def complete_student(incomplete: str) -> list[tuple[str, str]]:
+    """Student names that begin so, with what they are."""
+    return [(name, about) for name, about in STUDENTS.items() if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Recipe names that begin so."""
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
+TEACHER = "Teacher"
+Arch = Annotated[str | None, flag("teacher.arch", "--arch", panel=TEACHER, metavar="NAME")]
+Classes = Annotated[int | None, flag("teacher.classes", "--classes", panel=TEACHER, metavar="K")]
+Trust = Annotated[bool | None, flag("teacher.trust", "--trust/--no-trust", panel=TEACHER)]
+InputShape = Annotated[str | None, flag("teacher.input_shape", "--input-shape", panel=TEACHER, metavar="C,H,W")]
+Mean = Annotated[str | None, flag("teacher.mean", "--mean", panel=TEACHER, metavar="M[,M..]")]
+Std = Annotated[str | None, flag("teacher.std", "--std", panel=TEACHER, metavar="S[,S..]")]
+InputRange = Annotated[str | None, flag("teacher.input_range", "--input-range", panel=TEACHER, metavar="LOW,HIGH")]
+OutputKind = Annotated[Outputs | None, flag("teacher.outputs", "--outputs", panel=TEACHER)]
+OutputName = Annotated[str | None, flag("teacher.output", "--output", panel=TEACHER, metavar="NAME")]
+Verify = Annotated[bool | None, flag("teacher.verify", "--verify/--no-verify", panel=TEACHER)]
+
+Student = Annotated[
+    str | None,
+    flag("student.architecture", "--student", panel="Student", metavar="NAME", complete=complete_student),
+]
+
+RECIPE = "Recipe"
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="Settings under a name: see `cake recipes`.",
+        rich_help_panel=RECIPE,
+        autocompletion=complete_recipe,
+        metavar="NAME",
+    ),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings from a TOML file.", rich_help_panel=RECIPE, metavar="FILE")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting; `cake recipes --keys` lists them. Can be repeated.",
+        rich_help_panel=RECIPE,
+        metavar="KEY=VALUE",
+        show_default=False,
+    ),
+]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print the settings as TOML and stop.", rich_help_panel=RECIPE)
+]
+Seed = Annotated[int | None, flag("seed", "--seed", panel=RECIPE)]
+
+SYNTHESIS = "Synthesis"
+MethodName = Annotated[Method | None, flag("synthesis.method", "--method", panel=SYNTHESIS)]
+SampleCount = Annotated[int | None, flag("synthesis.samples", "--samples", panel=SYNTHESIS)]
+Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
+Langevin = Annotated[bool | None, flag("synthesis.langevin", "--langevin/--no-langevin", panel=SYNTHESIS)]
+Bank = Annotated[str | None, flag("synthesis.bank", "--bank", panel=SYNTHESIS, metavar="DIR")]
+
+TRAINING = "Training"
+Epochs = Annotated[int | None, flag("training.epochs", "--epochs", panel=TRAINING)]
+BatchSize = Annotated[int | None, flag("training.batch_size", "--batch-size", panel=TRAINING)]
+LearningRate = Annotated[float | None, flag("training.lr", "--lr", panel=TRAINING)]
+Temperature = Annotated[float | None, flag("training.temperature", "--temperature", panel=TRAINING)]
+
+EVALUATION = "Evaluation (never trains, never selects)"
+Data = Annotated[str | None, flag("evaluation.data", "--data", panel=EVALUATION, metavar="DATA")]
+Split = Annotated[str | None, flag("evaluation.split", "--split", panel=EVALUATION)]
+LabelColumn = Annotated[str | None, flag("evaluation.label_column", "--label-column", panel=EVALUATION)]
+DataRoot = Annotated[str | None, flag("evaluation.data_root", "--data-root", panel=EVALUATION, metavar="DIR")]
+Download = Annotated[bool | None, flag("evaluation.download", "--download/--no-download", panel=EVALUATION)]
+Baseline = Annotated[bool | None, flag("evaluation.baseline", "--baseline/--no-baseline", panel=EVALUATION)]
+MinAgreement = Annotated[float | None, flag("evaluation.min_agreement", "--min-agreement", panel=EVALUATION)]
+
+HARDWARE = "Hardware"
+Device = Annotated[str | None, flag("hardware.device", "--device", panel=HARDWARE)]
+PrecisionName = Annotated[Precision | None, flag("hardware.precision", "--precision", panel=HARDWARE)]
+Deterministic = Annotated[
+    bool | None, flag("hardware.deterministic", "--deterministic/--no-deterministic", panel=HARDWARE)
+]
+
+OUTPUT = "Output"
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="Where to write. Default: a new folder under runs.", rich_help_panel=OUTPUT),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Move what is at --out aside instead of refusing.", rich_help_panel=OUTPUT)
+]
+Report = Annotated[bool | None, flag("evaluation.report", "--report/--no-report", panel=OUTPUT)]
+
+TERMINAL = "Terminal"
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Check everything, time a step, print the plan, write nothing.", rich_help_panel=TERMINAL
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=TERMINAL)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the result's path.", rich_help_panel=TERMINAL)]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Show what was measured, too.", rich_help_panel=TERMINAL)
+]
+ProgressMode = Annotated[
+    Progress, typer.Option("--progress", help="Bars, plain lines, or none.", rich_help_panel=TERMINAL)
+]
+
+
+def read_config(
+    *,
+    recipe: str | None = None,
+    config: Path | None = None,
+    assignments: list[str] | None = None,
+    teacher: Path | None = None,
+    student: str | None = None,
+    **flags: Any,
+) -> Config:
+    """The configuration that a command line asks for.
+
+    Args:
+        recipe: name of a recipe.
+        config: a TOML file.
+        assignments: ``KEY=VALUE`` texts.
+        teacher: path of the teacher.
+        student: name of the student.
+        flags: settings by the name of their field; None means not given.
+
+    Raises:
+        UsageError: with every fault at once.
+    """
+    values = {full_key(name): value for name, value in flags.items() if value is not None}
+    if teacher is not None:
+        values["teacher.file"] = str(teacher)
+    if student is not None:
+        values["student.architecture"] = student
+    values = {key: _split_list(key, value) for key, value in values.items()}
+    return resolve(recipe=recipe, file=config, assignments=assignments or (), flags=values)
+
+
+def _split_list(key: str, value: Any) -> Any:
+    """Texts such as ``3,32,32`` as the numbers that a setting holds."""
+    kinds = [kind for kind in get_args(field_types()[key]) if kind is not NoneType]
+    if not isinstance(value, str) or not kinds or get_origin(kinds[0]) is not tuple:
+        return value
+    number = get_args(kinds[0])[0]
+    try:
+        return [number(part) for part in value.split(",")]
+    except ValueError as fault:
+        name = f"--{key.rpartition('.')[2].replace('_', '-')}"
+        kind = "whole numbers" if number is int else "numbers"
+        raise UsageError(f"{name} takes {kind} with commas between, not {value!r}", f"{name} 3,32,32") from fault

@@ -1,0 +1,222 @@
+"""What `distill`, `train`, `synthesize` and `resume` have in common: prepare, show the plan, run, end well."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cake_cli.cli.console import Console, count, duration
+from cake_cli.config import Config
+from cake_cli.errors import AgreementMissed, CakeError
+from cake_cli.events import Reporter, Stage
+
+if TYPE_CHECKING:
+    from cake_cli.estimating import Estimate
+    from cake_cli.planning import Prepared
+    from cake_cli.runs import RunDirectory
+
+
+class Interrupted(CakeError):
+    """Ctrl-C or SIGTERM, with what to type to go on."""
+
+    exit_code = 130
+
+
+def absolute(config: Config) -> Config:
+    """The configuration with paths that hold from any folder."""
+
+    def full(path: str | None) -> str | None:
+        if path is None:
+            return None
+        file, colon, function = path.rpartition(".py:")
+        if colon:
+            return f"{Path(file).resolve()}{colon}{function}"
+        return str(Path(path).resolve()) if Path(path).exists() else path
+
+    return replace(
+        config,
+        teacher=replace(config.teacher, file=full(config.teacher.file)),
+        synthesis=replace(config.synthesis, bank=full(config.synthesis.bank)),
+        evaluation=replace(
+            config.evaluation, data=full(config.evaluation.data), data_root=full(config.evaluation.data_root)
+        ),
+    )
+
+
+def plan(console: Console, config: Config, out: Path, *, student: bool) -> tuple[Prepared, Estimate]:
+    """Prepares a run, times a step, and shows what was understood."""
+    from cake_cli.cli.summary import show_plan
+    from cake_cli.estimating import estimate, require_room
+    from cake_cli.planning import prepare
+
+    if console.progress == "bar":
+        with console.stderr.status("opening the teacher, timing a step"):
+            prepared = prepare(config, student=student)
+            cost = estimate(prepared)
+    else:
+        prepared = prepare(config, student=student)
+        cost = estimate(prepared)
+    show_plan(console, prepared, cost, out)
+    require_room(prepared, cost, out)
+    return prepared, cost
+
+
+def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
+    """What `--dry-run --json` prints."""
+    sets = prepared.plan
+    steps = 0 if prepared.config.synthesis.method == "noise" else prepared.config.synthesis.steps
+    samples = prepared.samples
+    fresh = prepared.bank is None
+    return {
+        "dry_run": True,
+        "out": str(out),
+        "teacher": None if prepared.teacher is None else prepared.teacher.name,
+        "student": prepared.architecture,
+        "samples": samples,
+        "sets": sets.sets,
+        "teacher_passes": {
+            "forward": samples * (steps + 1) if fresh else 0,
+            "backward": samples * steps if fresh else 0,
+        },
+        "seconds": {name: round(value, 1) for name, value in cost.seconds.items()},
+        "disk_bytes": cost.disk,
+        "memory_bytes": cost.memory,
+    }
+
+
+def run_distillation(console: Console, prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
+    """Runs or goes on with a run directory, and says how it ended.
+
+    Raises:
+        Interrupted: on Ctrl-C or SIGTERM; the run can be resumed.
+        CakeError: what stopped it, recorded in run.json.
+    """
+    from cake_cli.cli.progress import reporter_of
+    from cake_cli.pipeline import distill, result
+
+    reporter = RecordingReporter(reporter_of(console), run)
+    try:
+        with terminable():
+            outcome = distill(prepared, run, reporter)
+    except KeyboardInterrupt:
+        run.finish("interrupted")
+        raise Interrupted("interrupted; nothing is lost", f"cake resume {shlex.quote(str(run.path))}") from None
+    except AgreementMissed:
+        show_outcome(console, result(run))
+        raise
+    except CakeError as fault:
+        run.finish("failed", fault=fault)
+        run.log([f"error: {fault.what}"])
+        raise
+    except Exception as fault:
+        run.finish("failed", fault=fault)
+        run.log(traceback.format_exc().splitlines())
+        raise
+    show_outcome(console, outcome)
+    return outcome
+
+
+def show_outcome(console: Console, outcome: dict[str, Any]) -> None:
+    """After a run: one table, where things are, the next command; or JSON; or only the path."""
+    if console.json_output:
+        console.json(outcome)
+        return
+    if console.quiet:
+        console.result(outcome["student"])
+        return
+    evaluation = outcome["evaluation"]
+    console.say()
+    if evaluation is not None:
+        console.table(["", "accuracy", "95 % interval", "agreement"], _rows(evaluation))
+        console.say()
+    passes = outcome["teacher_passes"]
+    console.facts(
+        "done",
+        [
+            ("student", outcome["student"]),
+            ("report", outcome["report"] or "not written (--no-report)"),
+            ("cost", f"{count(passes['forward'])} forward and {count(passes['backward'])} backward teacher passes, "
+                     f"{duration(sum(outcome['seconds'].values()))}"),
+            ("next", _next_command(outcome)),
+        ],
+    )  # fmt: skip
+    console.result(outcome["student"])
+
+
+def _rows(evaluation: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name in ("teacher", "student", "noise_baseline"):
+        figures = evaluation["models"].get(name)
+        if figures is not None:
+            low, high = figures["accuracy_interval"]
+            agreement = figures["agreement"]
+            rows.append(
+                [
+                    {"noise_baseline": "student of noise"}.get(name, name),
+                    f"{figures['accuracy']:.2%}",
+                    f"{low:.1%} to {high:.1%}",
+                    "" if agreement is None or name == "teacher" else f"{agreement:.2%}",
+                ]
+            )
+    return rows
+
+
+def _next_command(outcome: dict[str, Any]) -> str:
+    run = shlex.quote(outcome["run"])
+    return f"cake evaluate {run} --data DATA" if outcome["evaluation"] is None else f"cake inspect {run}"
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C inside: recorded and resumable."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class RecordingReporter:
+    """Passes everything on, and keeps warnings, notes and finished stages in the run's log."""
+
+    def __init__(self, inner: Reporter, run: RunDirectory) -> None:
+        self.inner = inner
+        self.run = run
+
+    def stage(self, name: str, total: int, unit: str) -> Stage:
+        """A stage whose closing line is logged, too."""
+        self.run.log([f"{name}: {total:,} {unit}"])
+        stage = self.inner.stage(name, total, unit)
+        return _logging_conclusion(stage, lambda text: self.run.log([f"ok {name}: {text}"]))
+
+    def note(self, text: str) -> None:
+        """A line, here and in the log."""
+        self.run.log([text])
+        self.inner.note(text)
+
+    def warn(self, text: str) -> None:
+        """A warning, here, in the log and in run.json."""
+        self.run.log([f"warning: {text}"])
+        self.run.warn(text)
+        self.inner.warn(text)
+
+
+def _logging_conclusion(stage: Stage, log: Callable[[str], None]) -> Stage:
+    conclude = stage.conclude
+
+    def both(summary: str) -> None:
+        log(summary)
+        conclude(summary)
+
+    stage.conclude = both  # type: ignore[method-assign]
+    return stage

@@ -1,0 +1,82 @@
+"""What is said before a run: what was understood, and the plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cake_cli import __version__
+from cake_cli.cli.console import Console, count, duration, size
+from cake_cli.spec import InputSpec, format_shape
+
+if TYPE_CHECKING:
+    from cake_cli.estimating import Estimate
+    from cake_cli.models.classifier import Classifier
+    from cake_cli.planning import Prepared
+
+
+def normalisation(spec: InputSpec) -> str:
+    """Mean and standard deviation, and where they were read."""
+    if spec.is_identity:
+        return spec.source
+    mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (spec.mean, spec.std))
+    inside = ", inside the file" if spec.expects == "raw" else ""
+    return f"mean {mean}  std {std}{inside} ({spec.source})"
+
+
+def teacher_line(teacher: Classifier) -> str:
+    """``teacher.onnx  opset 17, 21.3 M params, 3x32x32 -> 10 logits``."""
+    opset = teacher.facts.get("opset", "").removeprefix("ai.onnx ")
+    opset = f"opset {opset}, " if opset else ""
+    made = f"{teacher.architecture}, " if teacher.architecture else ""
+    return (
+        f"{teacher.name}  {made}{opset}{count(teacher.parameters)} params, "
+        f"{format_shape(teacher.spec.shape)} -> {teacher.classes} {teacher.output_kind}"
+    )
+
+
+def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -> None:
+    """The block before a run."""
+    config, hardware = prepared.config, prepared.hardware
+    rows: list[tuple[str, str]] = []
+    if prepared.teacher is not None:
+        rows.append(("teacher", teacher_line(prepared.teacher)))
+        rows += [("", mend) for mend in prepared.teacher.mends]
+        if prepared.teacher.batching != "direct" or console.verbose:
+            rows += [("", check) for check in prepared.teacher.checks]
+    if prepared.bank is not None:
+        rows.append(("bank", f"{prepared.bank.path}  {len(prepared.bank):,} samples"))
+    if prepared.architecture is not None:
+        rows.append(("student", f"{prepared.architecture}  {count(prepared.student_parameters)} params, random init"))
+    rows.append(("input", normalisation(prepared.subject.spec)))
+    rows.append(("data", _data_line(prepared)))
+    rows.append(("plan", _plan_line(prepared, cost)))
+    console.facts(
+        f"cake {__version__}   {out}   {hardware.describe()}   {hardware.precision}   seed {config.seed}", rows
+    )
+    for note in prepared.heldout.notes if prepared.heldout is not None else ():
+        console.warn(note)
+    console.say()
+
+
+def _data_line(prepared: Prepared) -> str:
+    heldout = prepared.heldout
+    if prepared.architecture is None:
+        return "none is used"
+    if heldout is None:
+        return "none for training; none held out, so accuracy will not be measured (--data)"
+    return f"none for training; {heldout.name}, {heldout.samples:,} samples, for the report only"
+
+
+def _plan_line(prepared: Prepared, cost: Estimate) -> str:
+    config, plan = prepared.config, prepared.plan
+    parts: list[str] = []
+    if prepared.bank is None:
+        steps = "" if config.synthesis.method == "noise" else f" x {config.synthesis.steps} steps"
+        parts.append(f"{plan.samples:,} samples{steps} ({config.synthesis.method})")
+    if prepared.architecture is not None:
+        baseline = " and a noise baseline" if prepared.trains_baseline else ""
+        parts.append(f"{config.training.epochs} epochs{baseline}")
+    parts.append(f"about {duration(cost.total_seconds)}")
+    parts.append(f"{size(cost.disk)} of disk")
+    return ", ".join(parts)

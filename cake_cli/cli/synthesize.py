@@ -1,0 +1,117 @@
+"""``cake synthesize``: the sample bank alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cake_cli.cli import options as o
+from cake_cli.cli.console import Console
+
+
+def synthesize(
+    teacher: Annotated[
+        Path | None, typer.Argument(help="The model file to sample.", metavar="TEACHER", show_default=False)
+    ] = None,
+    arch: o.Arch = None,
+    classes: o.Classes = None,
+    trust: o.Trust = None,
+    input_shape: o.InputShape = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_range: o.InputRange = None,
+    outputs: o.OutputKind = None,
+    output: o.OutputName = None,
+    verify: o.Verify = None,
+    recipe: o.Recipe = None,
+    config: o.ConfigFile = None,
+    assignments: o.Assignments = None,
+    print_config: o.PrintConfig = False,
+    seed: o.Seed = None,
+    method: o.MethodName = None,
+    samples: o.SampleCount = None,
+    steps: o.Steps = None,
+    langevin: o.Langevin = None,
+    device: o.Device = None,
+    precision: o.PrecisionName = None,
+    deterministic: o.Deterministic = None,
+    out: o.Out = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    progress: o.ProgressMode = "auto",
+) -> None:
+    """Make a bank of synthetic samples with the teacher's answers, and a picture of some.
+
+    Example: cake synthesize teacher.onnx -o bank --samples 10000
+    """
+    from cake_cli.cli.running import absolute, plan, plan_json
+    from cake_cli.settings import write_toml
+    from cake_cli.storage import check_output, claim_output, write_text
+
+    settings = o.read_config(
+        teacher=teacher, recipe=recipe, config=config, assignments=assignments, arch=arch,
+        classes=classes, trust=trust, input_shape=input_shape, mean=mean, std=std,
+        input_range=input_range, outputs=outputs, output=output, verify=verify, seed=seed, method=method,
+        samples=samples, steps=steps, langevin=langevin, device=device, precision=precision,
+        deterministic=deterministic,
+    )  # fmt: skip
+    console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
+    if print_config:
+        console.result(write_toml(settings).rstrip())
+        return
+    if out is not None:
+        check_output(out, force=force)
+    from cake_cli.runs import default_run_path
+
+    path = out or default_run_path(Path(settings.teacher.file or "teacher"), "bank")
+    prepared, cost = plan(console, settings, path, student=False)
+    if dry_run:
+        if json:
+            console.json(plan_json(prepared, cost, path))
+        return
+    claim_output(path, force=force)
+    write_text(path / "config.toml", write_toml(absolute(settings)))
+    make_bank(console, prepared, path)
+
+
+def make_bank(console: Console, prepared: Any, path: Path) -> None:
+    """Makes a bank, or goes on with one, and says how it came out."""
+    import shlex
+    import time
+    from dataclasses import asdict
+
+    from cake_cli.cli.progress import reporter_of
+    from cake_cli.cli.running import Interrupted, terminable
+    from cake_cli.pipeline import synthesize as run_synthesis
+    from cake_cli.report.sheet import sample_sheet
+
+    started = time.perf_counter()
+    try:
+        with terminable():
+            bank = run_synthesis(prepared, path, reporter_of(console))
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; finished shards are kept", f"cake resume {shlex.quote(str(path))}") from None
+    first = next(bank.shards())
+    sample_sheet(first, bank.spec, bank.classes, bank.class_names, path / "samples.png")
+    health = bank.health
+    if console.json_output:
+        console.json(
+            {
+                "bank": str(path),
+                "samples": len(bank),
+                "classes": bank.classes,
+                "teacher_passes": asdict(bank.passes),
+                "seconds": round(time.perf_counter() - started, 3),
+                "health": None if health is None else health.to_json() | {"balance": health.balance},
+            }
+        )
+        return
+    console.say()
+    console.facts("done", [("bank", str(path)), ("picture", str(path / "samples.png")),
+                           ("next", f"cake train {shlex.quote(str(path))} --student cnn")])  # fmt: skip
+    console.result(str(path))

@@ -1,0 +1,72 @@
+"""``cake train``: a student from a bank that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cake_cli.cli import options as o
+from cake_cli.cli.console import Console
+from cake_cli.cli.distill import run_command
+
+
+def train(
+    bank: Annotated[Path, typer.Argument(help="A bank of `cake synthesize`, or a run with one.", metavar="BANK")],
+    student: o.Student = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", help="The teacher's file, for measuring agreement.", rich_help_panel=o.EVALUATION),
+    ] = None,
+    recipe: o.Recipe = None,
+    config: o.ConfigFile = None,
+    assignments: o.Assignments = None,
+    print_config: o.PrintConfig = False,
+    seed: o.Seed = None,
+    epochs: o.Epochs = None,
+    batch_size: o.BatchSize = None,
+    lr: o.LearningRate = None,
+    temperature: o.Temperature = None,
+    data: o.Data = None,
+    split: o.Split = None,
+    label_column: o.LabelColumn = None,
+    data_root: o.DataRoot = None,
+    download: o.Download = None,
+    baseline: o.Baseline = None,
+    min_agreement: o.MinAgreement = None,
+    device: o.Device = None,
+    precision: o.PrecisionName = None,
+    deterministic: o.Deterministic = None,
+    out: o.Out = None,
+    force: o.Force = False,
+    report: o.Report = None,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    progress: o.ProgressMode = "auto",
+) -> None:
+    """Train a student on a sample bank; the teacher's file is not needed.
+
+    Example: cake train runs/a/bank --student mlp
+    """
+    settings = o.read_config(
+        teacher=teacher, student=student, recipe=recipe, config=config, assignments=assignments, seed=seed,
+        bank=str(_bank_of(bank)), epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data,
+        split=split, label_column=label_column, data_root=data_root, download=download, baseline=baseline,
+        min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic, report=report,
+    )  # fmt: skip
+    console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
+    run_command(console, settings, command="train", out=out, force=force, dry_run=dry_run, print_config=print_config)
+
+
+def _bank_of(path: Path) -> Path:
+    """The bank that a run used, or the path itself."""
+    if not (path / "run.json").is_file():
+        return path
+    from cake_cli.runs import RunDirectory
+
+    run = RunDirectory.open(path)
+    used = run.config().synthesis.bank
+    return run.bank_path if used is None else Path(used)

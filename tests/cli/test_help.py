@@ -1,0 +1,163 @@
+"""Help and completion: cheap, complete, and with the real defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from cake_cli import __version__
+from cake_cli.catalog import STUDENTS
+from cake_cli.settings import defaults, field_types, recipe_names
+from tests.conftest import Outcome
+
+HEAVY = ["torch", "torchvision", "torchmetrics", "onnx", "onnxruntime", "onnx2torch", "numpy", "matplotlib", "PIL"]
+COMMANDS = [
+    "distill",
+    "synthesize",
+    "train",
+    "resume",
+    "inspect",
+    "evaluate",
+    "report",
+    "students",
+    "recipes",
+    "doctor",
+]
+PROBE = """
+import atexit, json, sys
+wanted = json.loads(sys.argv[2])
+atexit.register(lambda: sys.stderr.write(json.dumps(sorted(set(wanted) & set(sys.modules)))))
+from cake_cli.cli.app import run
+sys.exit(run(json.loads(sys.argv[1])))
+"""
+
+
+def in_fresh_interpreter(*arguments: str, **environment: str) -> tuple[str, int, list[str]]:
+    """What a command prints, its code, and which heavy packages it imported."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROBE, json.dumps(arguments), json.dumps(HEAVY)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "110"} | environment,
+    )
+    return done.stdout, done.returncode, json.loads(done.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["distill", "--help"], ["--version"], ["students"], ["recipes"]])
+def test_help_and_lists_import_nothing_heavy(arguments: list[str]):
+    printed, code, heavy = in_fresh_interpreter(*arguments)
+    assert (code, heavy) == (0, [])
+    assert printed
+
+
+def test_the_probe_sees_what_is_imported():
+    _, code, heavy = in_fresh_interpreter("doctor")
+    assert code == 0
+    assert "torch" in heavy
+
+
+def test_completing_a_student_imports_nothing_heavy():
+    printed, code, heavy = in_fresh_interpreter(
+        _CAKE_COMPLETE="complete_bash", COMP_WORDS="cake distill teacher.onnx --student resnet1", COMP_CWORD="4"
+    )
+    assert (code, heavy) == (0, [])
+    assert printed.split() == [name for name in STUDENTS if name.startswith("resnet1")]
+
+
+def test_completing_a_recipe():
+    printed, code, heavy = in_fresh_interpreter(
+        _CAKE_COMPLETE="complete_bash", COMP_WORDS="cake distill teacher.onnx --recipe paper-", COMP_CWORD="4"
+    )
+    assert (code, heavy) == (0, [])
+    assert printed.split() == [name for name in recipe_names() if name.startswith("paper-")]
+
+
+def test_nothing_to_do_is_help(cake: Callable[..., Outcome]):
+    outcome = cake()
+    assert outcome.code in (0, 2)
+    assert all(command in outcome.out + outcome.err for command in COMMANDS)
+
+
+def test_help_names_every_command_in_its_panel(cake: Callable[..., Outcome]):
+    outcome = cake("--help")
+    assert outcome.code == 0
+    assert all(panel in outcome.out for panel in ("Distil", "Look", "Help"))
+    assert all(command in outcome.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cake: Callable[..., Outcome], command: str, flag: str):
+    outcome = cake(command, flag)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"cake {command}" in outcome.out
+
+
+def words(text: str) -> str:
+    """The text of a help page without its frames and line breaks."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+def test_help_lists_the_real_defaults(cake: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    help_page = words(cake("distill", "--help").out)
+    for key in (
+        "synthesis.samples",
+        "synthesis.steps",
+        "training.epochs",
+        "training.batch_size",
+        "training.lr",
+        "seed",
+    ):
+        assert f"--{key.rpartition('.')[2].replace('_', '-')}" in help_page
+        assert f"Default: {defaults()[key]}." in help_page
+
+
+def test_every_key_is_listed_with_its_default(cake: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = {line.split()[0]: line for line in cake("recipes", "--keys").out.splitlines()[1:]}
+    assert set(listed) == set(field_types())
+    assert str(defaults()["synthesis.tv_weight"]) in listed["synthesis.tv_weight"]
+
+
+def test_version(cake: Callable[..., Outcome]):
+    assert cake("--version") == (0, f"cake {__version__}\n", "")
+
+
+def test_students_and_recipes_are_listed(cake: Callable[..., Outcome]):
+    assert json.loads(cake("students", "--json").out) == STUDENTS
+    assert all(name in cake("students").out for name in STUDENTS)
+    assert all(name in cake("recipes").out for name in recipe_names())
+    assert "set_size = 500" in cake("recipes", "paper-cifar").out
+
+
+def test_doctor_says_what_is_there(cake: Callable[..., Outcome]):
+    facts = json.loads(cake("doctor", "--json").out)
+    assert facts["cake"] == __version__
+    assert "threads" in facts["device cpu"]
+    assert facts["torch"] in cake("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["distil"], "No such command 'distil'"),
+        (["distill", "--studnt", "cnn"], "--student"),
+        (["distill", "--samples", "many"], "--samples"),
+        (["distill", "--method", "magic"], "--method"),
+        (["resume"], "RUN"),
+    ],
+)
+def test_a_mistyped_command_line_exits_with_two(cake: Callable[..., Outcome], arguments: list[str], said: str):
+    outcome = cake(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert said in outcome.err
+    assert outcome.err.startswith("error: ")
+    assert "try:   " in outcome.err

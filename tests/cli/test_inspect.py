@@ -1,0 +1,109 @@
+"""`cake inspect`: what a file or folder is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from cake_cli.storage import sha256
+from tests.cli.conftest import snapshot
+from tests.conftest import DIGITS, Outcome
+
+Cake = Callable[..., Outcome]
+
+
+def test_a_teacher(cake: Cake, mlp_file: Path):
+    outcome = cake("inspect", mlp_file)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[0] == f"{mlp_file}: a teacher"
+    for part in ("1x4x4", "323", "logits", "gradient non-zero", f"cake distill {mlp_file} --student"):
+        assert part in outcome.out
+
+
+def test_a_teacher_as_json(cake: Cake, mlp_file: Path):
+    found = json.loads(cake("inspect", mlp_file, "--json").out)
+    assert (found["kind"], found["classes"], found["parameters"]) == ("teacher", 3, 323)
+    assert (found["input"]["shape"], found["output_kind"], found["sha256"]) == ([1, 4, 4], "logits", sha256(mlp_file))
+    assert found["checks"]
+
+
+def test_the_shipped_teacher_states_its_own_input(cake: Cake):
+    found = json.loads(cake("inspect", DIGITS / "teacher.onnx", "--json").out)
+    assert (found["classes"], found["input"]["shape"]) == (10, [1, 8, 8])
+    assert found["input"]["source"] == "the file's metadata"
+
+
+def test_no_verify_checks_less_and_says_so(cake: Cake, mlp_file: Path):
+    assert "not checked (--no-verify)" in cake("inspect", mlp_file, "--no-verify").out
+
+
+def test_flags_say_what_the_file_does_not(cake: Cake, mlp_file: Path):
+    found = json.loads(cake("inspect", mlp_file, "--mean", "0.5", "--std", "0.25", "--json").out)
+    assert (found["input"]["mean"], found["input"]["std"]) == ([0.5], [0.25])
+    assert found["input"]["source"] == "--mean and --std"
+
+
+def test_a_student(cake: Cake, distilled: Path):
+    file = distilled / "student.safetensors"
+    found = json.loads(cake("inspect", file, "--json").out)
+    assert (found["kind"], found["architecture"], found["classes"]) == ("student", "mlp:8", 3)
+    shown = cake("inspect", file).out
+    assert "cake evaluate" in shown
+    assert "mlp:8" in shown
+
+
+def test_a_bank(cake: Cake, bank: Path, mlp_file: Path):
+    found = json.loads(cake("inspect", bank, "--json").out)
+    assert (found["kind"], found["complete"], found["samples"], found["shards"]) == ("bank", True, 60, 2)
+    assert found["teacher"]["sha256"] == sha256(mlp_file)
+    assert found["plan"] == {"sets": 2, "rows": 10, "groups": 3, "at_once": 1}
+    shown = cake("inspect", bank).out
+    assert "60 in 2 shards" in shown
+    assert "complete" in shown
+
+
+def test_a_run(cake: Cake, distilled: Path):
+    found = json.loads(cake("inspect", distilled, "--json").out)
+    assert (found["kind"], found["status"], found["resumable"]) == ("run", "complete", False)
+    assert found["bank"] == {"samples": 60, "complete": True}
+    shown = cake("inspect", distilled).out
+    assert "complete" in shown
+    assert "cake resume" not in shown
+
+
+def test_a_run_that_stopped_says_how_to_go_on(cake: Cake, distilled: Path):
+    record = json.loads((distilled / "run.json").read_text())
+    (distilled / "run.json").write_text(json.dumps(record | {"status": "failed", "error": "odd"}))
+    shown = cake("inspect", distilled).out
+    assert "failed: odd" in shown
+    assert "cake resume run" in shown
+
+
+def test_a_run_with_figures(cake: Cake, made: Path):
+    shown = cake("inspect", made / "measured").out
+    assert "noise baseline" in shown
+    assert "agreement" in shown
+
+
+def test_a_run_that_stopped_before_its_first_stage(cake: Cake, distilled: Path):
+    """As a kill leaves it right after the directory was made."""
+    record = json.loads((distilled / "run.json").read_text())
+    for key in ("teacher", "student", "plan", "device", "error", "synthesis", "bank"):
+        record.pop(key, None)
+    (distilled / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    assert cake("inspect", distilled).code == 0
+    assert json.loads(cake("inspect", distilled, "--json").out)["resumable"] is True
+
+
+def test_looking_changes_nothing(cake: Cake, distilled: Path, bank: Path):
+    before = snapshot(Path())
+    for path in (distilled, bank, distilled / "student.safetensors"):
+        assert cake("inspect", path).code == 0
+    assert snapshot(Path()) == before
+
+
+def test_a_folder_of_neither_kind(cake: Cake, tmp_path: Path):
+    outcome = cake("inspect", tmp_path)
+    assert outcome.code == 3
+    assert "is a folder" in outcome.err

@@ -1,0 +1,256 @@
+"""Interrupted, killed, failed: `cake resume` ends where an undisturbed run ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cake_cli import pipeline
+from cake_cli.runs import RunDirectory
+from cake_cli.synthesis.bank import SampleBank
+from tests.cli.conftest import SYNTHESIS, TINY, record, snapshot, weights
+from tests.conftest import Outcome, save_mlp
+
+Cake = Callable[..., Outcome]
+Strike = Callable[[], None]
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def at_shard(index: int) -> Callable[[pytest.MonkeyPatch, Strike], None]:
+    """Strikes when a shard is about to be stored."""
+
+    def arm(patch: pytest.MonkeyPatch, strike: Strike) -> None:
+        add = SampleBank.add
+
+        def struck(bank: SampleBank, wave):
+            if bank.finished_waves == index:
+                strike()
+            return add(bank, wave)
+
+        patch.setattr(SampleBank, "add", struck)
+
+    return arm
+
+
+def at_epoch(stage: str, epoch: int) -> Callable[[pytest.MonkeyPatch, Strike], None]:
+    """Strikes at the end of an epoch, after its figures are written and before its checkpoint is."""
+
+    def arm(patch: pytest.MonkeyPatch, strike: Strike) -> None:
+        append = RunDirectory.append_metrics
+
+        def struck(run: RunDirectory, name: str, **figures: float) -> None:
+            append(run, name, **figures)
+            if (name, figures.get("epoch")) == (stage, epoch):
+                strike()
+
+        patch.setattr(RunDirectory, "append_metrics", struck)
+
+    return arm
+
+
+def at_call(name: str) -> Callable[[pytest.MonkeyPatch, Strike], None]:
+    """Strikes when a function of the pipeline is called."""
+
+    def arm(patch: pytest.MonkeyPatch, strike: Strike) -> None:
+        patch.setattr(pipeline, name, lambda *arguments, **keywords: strike())
+
+    return arm
+
+
+POINTS = {
+    "before the first shard": at_shard(0),
+    "between two shards": at_shard(1),
+    "in the first epoch": at_epoch("training", 1),
+    "in the last epoch": at_epoch("training", 2),
+    "in the baseline's training": at_epoch("baseline", 2),
+    "in the evaluation": at_call("evaluate"),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_an_interrupted_run_resumes_to_the_same_end(
+    cake: Cake, mlp_file: Path, heldout: Path, made: Path, monkeypatch: pytest.MonkeyPatch, point: str
+):
+    arguments = ["distill", mlp_file, *TINY, "--data", heldout]
+    with monkeypatch.context() as patch:
+        POINTS[point](patch, interrupt)
+        stopped = cake(*arguments, "-o", "broken")
+    assert (stopped.code, stopped.out) == (130, "")
+    assert stopped.err.splitlines()[-2:] == ["error: interrupted; nothing is lost", "try:   cake resume broken"]
+    assert record(Path("broken"))["status"] == "interrupted"
+    resumed = cake("resume", "broken", "--json")
+    assert resumed.code == 0, resumed.err
+    assert weights(Path("broken")) == weights(made / "measured")
+    whole, broken = record(made / "measured"), record(Path("broken"))
+    for key in ("status", "teacher_passes", "synthesis", "synthetic_fidelity", "baseline_passes"):
+        assert broken.get(key) == whole.get(key)
+    assert broken["evaluation"] == whole["evaluation"] | {"data": str(heldout)}
+    lines = [sorted((run / "metrics.jsonl").read_text().splitlines()) for run in (Path("broken"), made / "measured")]
+    assert lines[0] == lines[1]
+    assert sorted(snapshot(Path("broken"))) == sorted(snapshot(made / "measured")), "nothing is left over"
+    assert json.loads(resumed.out)["run"] == "broken"
+
+
+def test_sigterm_ends_like_ctrl_c(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        at_shard(1)(patch, terminate)
+        stopped = cake("distill", mlp_file, *TINY, "-o", "run")
+    assert stopped.code == 130
+    assert record(Path("run"))["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert cake("resume", "run").code == 0
+
+
+def test_interrupted_twice(cake: Cake, mlp_file: Path, made: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        at_shard(1)(patch, interrupt)
+        assert cake("distill", mlp_file, *TINY, "-o", "run").code == 130
+    with monkeypatch.context() as patch:
+        at_epoch("training", 2)(patch, interrupt)
+        assert cake("resume", "run").code == 130
+    assert cake("resume", "run").code == 0
+    assert weights(Path("run")) == weights(made / "run")
+
+
+def test_a_failed_run_says_why_and_resumes(cake: Cake, mlp_file: Path, made: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail() -> None:
+        raise OSError("the cable")
+
+    with monkeypatch.context() as patch:
+        at_epoch("training", 1)(patch, fail)
+        failed = cake("distill", mlp_file, *TINY, "-o", "run")
+    assert failed.code == 1
+    assert "this is a bug in cake: OSError: the cable" in failed.err
+    assert "Traceback" not in failed.err
+    assert (record(Path("run"))["status"], "the cable" in record(Path("run"))["error"]) == ("failed", True)
+    assert "Traceback" in Path("run/log.txt").read_text()
+    assert cake("resume", "run").code == 0
+    assert weights(Path("run")) == weights(made / "run")
+    assert record(Path("run"))["error"] is None
+
+
+def test_a_complete_run_stays_as_it_is(cake: Cake, distilled: Path):
+    before = weights(distilled)
+    outcome = cake("resume", distilled)
+    assert (outcome.code, outcome.out) == (0, "run/student.safetensors\n")
+    assert weights(distilled) == before
+
+
+def test_an_interrupted_bank_resumes_to_the_same_samples(
+    cake: Cake, mlp_file: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        at_shard(1)(patch, interrupt)
+        stopped = cake("synthesize", mlp_file, *SYNTHESIS, "-o", "bank")
+    assert stopped.code == 130
+    assert "cake resume bank" in stopped.err
+    shown = cake("inspect", "bank").out
+    assert "partial: cake resume bank" in shown
+    resumed = cake("resume", "bank", "-q")
+    assert (resumed.code, resumed.out) == (0, "bank\n")
+    whole, resumed_files = snapshot(made / "bank"), snapshot(Path("bank"))
+    assert whole.pop("config.toml") != resumed_files.pop("config.toml"), "the teachers lie in different places"
+    assert resumed_files == whole
+
+
+KILLER = """
+import os, signal, sys
+from cake_cli import storage
+from cake_cli.cli.app import run
+fsync, calls = os.fsync, []
+def struck(descriptor):
+    name = os.readlink(f"/proc/self/fd/{descriptor}")
+    if "shard-00001" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(descriptor)
+storage.os.fsync = struck
+run(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_killed_process_resumes_to_the_same_end(cake: Cake, mlp_file: Path, made: Path):
+    """Killed for good in the middle of a shard, written and not yet renamed."""
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLER, "distill", str(mlp_file), *TINY, "-o", "run"], capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert list(Path("run/bank").glob(".partial-*")), "it was killed where it was meant to be"
+    assert record(Path("run"))["status"] == "running"
+    resumed = cake("resume", "run")
+    assert resumed.code == 0, resumed.err
+    assert weights(Path("run")) == weights(made / "run")
+    assert sorted(snapshot(Path("run"))) == sorted(snapshot(made / "run"))
+
+
+# --- what cannot be resumed ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was interrupted between two epochs."""
+    with monkeypatch.context() as patch:
+        at_epoch("training", 2)(patch, interrupt)
+        assert cake("distill", mlp_file, *TINY, "-o", "run").code == 130
+    return Path("run")
+
+
+def test_another_teacher_under_the_same_name(cake: Cake, mlp_file: Path, stopped: Path):
+    save_mlp(mlp_file, seed=1)
+    before = snapshot(stopped)
+    outcome = cake("resume", stopped)
+    assert outcome.code == 4
+    assert "the teacher's file has changed" in outcome.err
+    assert snapshot(stopped) == before
+
+
+def test_a_teacher_that_is_gone(cake: Cake, mlp_file: Path, stopped: Path):
+    mlp_file.unlink()
+    before = snapshot(stopped)
+    outcome = cake("resume", stopped)
+    assert outcome.code == 3
+    assert str(mlp_file) in outcome.err
+    assert snapshot(stopped) == before
+
+
+def test_a_checkpoint_cut_short(cake: Cake, stopped: Path):
+    checkpoint = stopped / "checkpoints" / "training.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    outcome = cake("resume", stopped)
+    assert outcome.code == 4
+    assert f"the checkpoint {checkpoint} is damaged" in outcome.err
+    assert f"remove {checkpoint}" in outcome.err
+    checkpoint.unlink()
+    assert cake("resume", stopped).code == 0
+
+
+def test_settings_changed_by_hand(cake: Cake, stopped: Path):
+    config = stopped / "config.toml"
+    config.write_text(config.read_text().replace("\nsteps = 2\n", "\nsteps = 3\n"))
+    outcome = cake("resume", stopped)
+    assert outcome.code == 4
+    assert "begun with other settings" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["empty", "nowhere"])
+def test_what_is_neither_run_nor_bank(cake: Cake, name: str):
+    Path("empty").mkdir()
+    outcome = cake("resume", name)
+    assert outcome.code == 4
+    assert "neither a run nor a bank" in outcome.err
+    assert not Path("nowhere").exists()

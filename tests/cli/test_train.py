@@ -1,0 +1,88 @@
+"""`cake train`: a student from a bank that exists, with or without the teacher's file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TRAINING, record, snapshot, weights
+from tests.conftest import Outcome
+
+Cake = Callable[..., Outcome]
+STUDENT = [*TRAINING, "--student", "mlp:8", "--no-report"]
+
+
+def test_the_teachers_file_is_not_needed(cake: Cake, mlp_file: Path, bank: Path):
+    mlp_file.unlink()
+    outcome = cake("train", bank, *STUDENT, "-o", "run", "--json")
+    found = json.loads(outcome.out)
+    assert (found["samples"], found["student"], found["evaluation"]) == (60, "run/student.safetensors", None)
+    assert record(Path("run"))["command"] == "train"
+    assert "training" in found["seconds"]
+    assert "synthesis" not in found["seconds"]
+
+
+def test_it_is_the_student_of_distill(cake: Cake, bank: Path, distilled: Path):
+    assert cake("train", bank, *STUDENT, "-o", "trained").code == 0
+    assert weights(Path("trained")) == weights(distilled)
+
+
+def test_a_run_stands_for_its_bank(cake: Cake, distilled: Path):
+    before = snapshot(distilled)
+    found = json.loads(cake("train", distilled, *TRAINING, "--student", "linear", "--no-report", "--json").out)
+    assert found["samples"] == 60
+    assert Path(found["run"]) == Path("runs/bank-to-linear-001")
+    assert snapshot(distilled) == before
+
+
+def test_without_teacher_accuracy_is_measured_and_agreement_is_not(cake: Cake, bank: Path, heldout: Path):
+    found = json.loads(cake("train", bank, *STUDENT, "--data", heldout, "--json").out)["evaluation"]
+    assert found["accuracy"]["student"] is not None
+    assert found["accuracy"]["teacher"] is None
+    assert found["agreement"] is None
+
+
+def test_with_teacher_agreement_is_measured(cake: Cake, mlp_file: Path, bank: Path, heldout: Path):
+    arguments = ["train", bank, *STUDENT, "--data", heldout, "--teacher", mlp_file, "--json"]
+    found = json.loads(cake(*arguments).out)["evaluation"]
+    assert found["agreement"] is not None
+    assert found["accuracy"]["noise_baseline"] is not None
+
+
+def test_a_gate_that_cannot_be_measured_is_said(cake: Cake, bank: Path, heldout: Path):
+    outcome = cake("train", bank, *STUDENT, "--data", heldout, "--min-agreement", "0.5")
+    assert outcome.code in (2, 4)
+    assert "--teacher" in outcome.err
+
+
+@pytest.mark.parametrize("bounds", [["min_step_size=1e9"], ["max_step_size=1e-30"]])
+def test_a_filter_that_leaves_nothing_is_said(cake: Cake, bank: Path, bounds: list[str]):
+    outcome = cake("train", bank, *STUDENT, "-o", "run", *(part for bound in bounds for part in ("--set", bound)))
+    assert outcome.code == 4
+    assert "no samples are left" in outcome.err
+
+
+def test_a_filter_trains_on_less(cake: Cake, bank: Path, made: Path):
+    assert cake("train", bank, *STUDENT, "-o", "some", "--set", "min_step_size=0.05").code == 0
+    assert weights(made / "run") != weights(Path("some"))
+
+
+def test_a_bank_that_is_not_there(cake: Cake, tmp_path: Path):
+    outcome = cake("train", "nowhere", *STUDENT)
+    assert outcome.code == 4
+    assert "not a sample bank" in outcome.err
+    assert not Path("runs").exists()
+
+
+def test_a_bank_that_is_not_finished(cake: Cake, bank: Path):
+    manifest = json.loads((bank / "manifest.json").read_text())
+    manifest["status"] = "partial"
+    manifest["shards"].pop()
+    (bank / "manifest.json").write_text(json.dumps(manifest))
+    outcome = cake("train", bank, *STUDENT)
+    assert outcome.code == 4
+    assert "not finished" in outcome.err
+    assert f"cake resume {bank}" in outcome.err
