@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
+
+if TYPE_CHECKING:
+    from cake_cli.planning import Prepared
 
 
 def synthesize(
@@ -79,7 +82,7 @@ def synthesize(
     make_bank(console, prepared, path)
 
 
-def make_bank(console: Console, prepared: Any, path: Path) -> None:
+def make_bank(console: Console, prepared: Prepared, path: Path) -> None:
     """Makes a bank, or goes on with one, and says how it came out."""
     import shlex
     import time
