@@ -104,7 +104,7 @@ def _record_shard(run: RunDirectory, index: int, shard: dict[str, Any]) -> None:
 def _require_health(bank: SampleBank) -> Health:
     health = bank.health
     if health is None:
-        raise RunError("no samples were made", "--samples 10000")
+        raise RunError("no samples were made", "--samples 8000")
     if health.balance < COLLAPSED and bank.manifest["synthesis"]["method"] != "noise":
         share = max(health.histogram) / health.samples
         raise RunError(
