@@ -21,6 +21,7 @@ from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine, SetPlan, plan_sets
 from cake_cli.synthesis.noise import step_size
 from cake_cli.synthesis.objective import cake_objective
+from cake_cli.synthesis.update import Sgd
 
 VALUES_PER_PASS = 1_500_000
 """Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
@@ -198,5 +199,5 @@ def build_engine(
         hardware=hardware,
         rows_per_pass=min(rows, plan.set_size * plan.at_once),
         init=settings.init,
-        max_update=settings.max_update,
+        update=Sgd(settings.max_update),
     )

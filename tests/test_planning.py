@@ -78,7 +78,8 @@ def test_naive_is_cross_entropy_alone_and_noise_takes_no_step(prepared: Prepared
         )
         for method in ("cake", "naive", "noise")
     }
-    assert list(engines["cake"].objective.terms) == ["cls", "contrastive", "tv"]
+    assert list(engines["cake"].objective.terms) == ["cls", "contrastive"]
+    assert list(engines["cake"].objective.priors) == ["tv"]
     assert list(engines["naive"].objective.terms) == ["cls"]
     assert engines["noise"].steps == 0
     assert engines["cake"].rows_per_pass % prepared.plan.groups == 0

@@ -14,9 +14,12 @@ from cake_cli.events import Stage
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, stream
-from cake_cli.synthesis.objective import Candidates, Objective
+from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.step import PlainStep, Step, Walk
+from cake_cli.synthesis.update import Sgd, Update
 
+PAPERS_UPDATE = Sgd()
 REPORT_EVERY = 16
 """Steps between two looks at the loss, each of which waits for the device."""
 
@@ -137,8 +140,8 @@ class Engine:
     """Samples that go through the teacher together, a multiple of G: it bounds memory."""
     init: Init = "normal"
     """How starting points are drawn."""
-    max_update: float = 0.0
-    """Largest root mean square change of a sample in one step, in normalised units; 0 for plain SGD."""
+    update: Update = PAPERS_UPDATE
+    """How a gradient moves a sample."""
 
     def wave(self, sets: range, stage: Stage) -> Wave:
         """Synthesizes some sets side by side, telling `stage` of progress in samples.
@@ -148,58 +151,58 @@ class Engine:
         """
         own_sizes = [self.step_sizes[index] for index in sets]
         starts, labels = self._draw(sets)
-        inputs = self.hardware.place_rows(starts)  # (P·B, *shape)
-        targets = labels.to(self.hardware.device)
-        eta = torch.tensor(own_sizes).repeat_interleave(self.plan.set_size).to(self.hardware.device)  # (P·B,)
-        eta = eta.reshape(-1, *(1,) * len(self.teacher.spec.shape))
+        walk = self._begin(starts, labels, own_sizes)
         noise = [stream(self.seed, index, "langevin", self.hardware.device) for index in sets] if self.langevin else []
-        first_bad = torch.full((), self.steps, device=self.hardware.device)
-        terms: dict[str, Tensor] = {}
+        take_step = self.step()
         for step in range(self.steps):
-            total, gradient, terms = self._gradient(inputs, targets)
-            first_bad = torch.where(total.isfinite().all(), first_bad, first_bad.clamp_max(step))
-            inputs.sub_(_limited(gradient.mul_(eta), self.max_update))
+            take_step(walk)
             if noise:
-                add_langevin(inputs, own_sizes, noise)
+                add_langevin(walk.inputs, own_sizes, noise)
             looked = step % REPORT_EVERY == REPORT_EVERY - 1
-            stage.advance(len(inputs) / self.steps, **({"loss": float(total.mean())} if looked else {}))
-        with torch.no_grad():
-            logits = torch.cat([self.teacher(part).float() for part in torch.split(inputs, self.rows_per_pass)])
-        _require_finite(int(first_bad), self.steps, inputs, logits, max(own_sizes))
-        count = len(inputs)
+            stage.advance(len(starts) / self.steps, **({"loss": float(walk.loss.mean())} if looked else {}))
+        logits, terms = self._look(walk)
         if self.steps == 0:
-            stage.advance(count)
+            stage.advance(len(starts))
         return Wave(
             sets=sets,
             samples=Samples(
-                inputs=inputs.cpu().contiguous(),
+                inputs=walk.inputs.cpu().contiguous(),
                 logits=logits.cpu(),
                 targets=labels if self.steps else torch.full_like(labels, -1),
-                step_sizes=eta.flatten().cpu(),
+                step_sizes=walk.step_sizes.flatten().cpu(),
             ),
-            passes=Passes(forward=count * (self.steps + 1), backward=count * self.steps),
+            passes=Passes(forward=len(starts) * (self.steps + 1), backward=len(starts) * self.steps),
             terms={name: float(value.mean()) for name, value in terms.items()},
         )
 
-    def _gradient(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Objective (N,), its gradient (N, *shape) and terms (N,), a pass of the teacher at a time."""
-        totals: list[Tensor] = []
-        gradients: list[Tensor] = []
-        parts: list[dict[str, Tensor]] = []
-        for rows, labels in zip(
-            torch.split(inputs, self.rows_per_pass), torch.split(targets, self.rows_per_pass), strict=True
-        ):
-            leaf = rows.detach().requires_grad_()
-            with self.hardware.autocast():
-                logits = self.teacher(leaf)
-            total, terms = self.objective(Candidates(leaf, logits.float(), labels, self.plan.groups))
-            gradients += torch.autograd.grad(total.sum(), leaf)
-            totals.append(total.detach())
-            parts.append(terms)
-        if len(totals) == 1:
-            return totals[0], gradients[0], parts[0]
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return torch.cat(totals), torch.cat(gradients), joined
+    def step(self) -> Step:
+        """One gradient step on a walk."""
+        return PlainStep(self.teacher, self.objective, self.update, self.plan.groups, self.hardware, self.rows_per_pass)
+
+    def _begin(self, starts: Tensor, labels: Tensor, own_sizes: list[float]) -> Walk:
+        """A walk on the device from starting points (P·B, *shape)."""
+        eta = torch.tensor(own_sizes).repeat_interleave(self.plan.set_size)  # (P·B,)
+        eta = eta.reshape(-1, *(1,) * len(self.teacher.spec.shape))
+        device = self.hardware.device
+        return Walk.begin(self.hardware.place_rows(starts), labels.to(device), eta.to(device), self.update)
+
+    def _look(self, walk: Walk) -> tuple[Tensor, dict[str, Tensor]]:
+        """The teacher's logits (N, K) at the end of a walk, and the parts of the objective (N,) by name.
+
+        Raises:
+            RunError: if anything on the way or now is not finite.
+        """
+        with torch.no_grad():
+            logits = torch.cat([self.teacher(part).float() for part in torch.split(walk.inputs, self.rows_per_pass)])
+            priors = {name: prior.value(walk.inputs) for name, (_, prior) in self.objective.priors.items()}
+        first_bad, done = int(walk.first_bad), int(walk.steps_done)
+        if first_bad < done or not bool(walk.inputs.isfinite().all() & logits.isfinite().all()):
+            eta = float(walk.step_sizes.max())
+            raise RunError(
+                f"the synthesis objective is not finite at step {min(first_bad, done - 1)} (step size {eta:.1e})",
+                f"--set synthesis.step_size={eta / 10:.0e}, or a smaller weight; --precision fp32 if it was not",
+            )
+        return logits, walk.terms | (priors if walk.terms else {})
 
     def _draw(self, sets: range) -> tuple[Tensor, Tensor]:
         """Starting points (P·B, *shape) and target labels (P·B,) of the sets."""
@@ -212,20 +215,3 @@ class Engine:
             )
             labels.append(rows.flatten())  # (R, G) -> (B,)
         return torch.cat(starts), torch.cat(labels)
-
-
-def _limited(update: Tensor, largest: float) -> Tensor:
-    """Updates (N, *shape), those of a greater root mean square than `largest` scaled down to it, in place."""
-    if largest == 0:
-        return update
-    size = update.flatten(1).square().mean(dim=1).sqrt()  # (N,)
-    scale = (largest / size.clamp_min(1e-30)).clamp_max(1.0)
-    return update.mul_(scale.reshape(-1, *(1,) * (update.dim() - 1)))
-
-
-def _require_finite(first_bad: int, steps: int, inputs: Tensor, logits: Tensor, eta: float) -> None:
-    if first_bad < steps or not bool(inputs.isfinite().all() & logits.isfinite().all()):
-        raise RunError(
-            f"the synthesis objective is not finite at step {min(first_bad, steps - 1)} (step size {eta:.1e})",
-            f"--set synthesis.step_size={eta / 10:.0e}, or a smaller weight; --precision fp32 if it was not",
-        )

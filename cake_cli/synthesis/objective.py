@@ -8,12 +8,13 @@ number of sets side by side changes what happens to one sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from cake_cli.spec import InputSpec
+from cake_cli.synthesis.priors import Prior, TotalVariation
 
 
 @dataclass(frozen=True)
@@ -51,40 +52,35 @@ def contrastive_mse(candidates: Candidates) -> Tensor:
     return centred.square().mean(dim=2).flatten()  # (R, G) -> (N,)
 
 
-def total_variation(candidates: Candidates) -> Tensor:
-    """Anisotropic total variation of each image, mean over channels and neighbours: (N,).
-
-    Mean absolute vertical difference plus mean absolute horizontal difference; an axis of length one has
-    no neighbours and adds nothing.
-    """
-    images = candidates.inputs  # (N, C, H, W)
-    differences = [images.diff(dim=axis) for axis in (2, 3) if images.shape[axis] > 1]
-    if not differences:
-        return images.new_zeros(len(images))
-    total = differences[0].abs().mean(dim=(1, 2, 3))
-    for further in differences[1:]:
-        total = total + further.abs().mean(dim=(1, 2, 3))
-    return total
-
-
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms."""
+    """A weighted sum of terms in the teacher's logits and of priors on the inputs."""
 
     terms: Mapping[str, tuple[float, Term]]
     """Name to weight and term."""
+    priors: Mapping[str, tuple[float, Prior]] = field(default_factory=dict)
+    """Name to weight and data prior."""
 
-    def __call__(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of each sample (N,), and the unweighted terms (N,) by name, detached."""
+    def of_logits(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of the weighted terms for each sample (N,), and the unweighted terms (N,) by name, detached."""
         values = {name: term(candidates) for name, (_, term) in self.terms.items()}
         total = candidates.logits.new_zeros(len(candidates.logits))
         for name, (weight, _) in self.terms.items():
             total = total + weight * values[name]
         return total, {name: value.detach() for name, value in values.items()}
 
+    def __call__(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole objective of each sample (N,), priors included, and all unweighted parts (N,) by name."""
+        total, values = self.of_logits(candidates)
+        for name, (weight, prior) in self.priors.items():
+            value = prior.value(candidates.inputs)
+            total = total + weight * value
+            values[name] = value.detach()
+        return total, values
+
 
 def cake_objective(spec: InputSpec, *, cls: float, contrastive: float, tv: float) -> Objective:
-    """The objective of CAKE with the mean-squared contrastive loss; terms of weight zero are left out.
+    """The objective of CAKE with the mean-squared contrastive loss; parts of weight zero are left out.
 
     Args:
         spec: the input; vectors have no total variation.
@@ -92,13 +88,11 @@ def cake_objective(spec: InputSpec, *, cls: float, contrastive: float, tv: float
         contrastive: weight of the contrastive term.
         tv: weight of total variation.
     """
-    terms: dict[str, tuple[float, Term]] = {
-        "cls": (cls, classification),
-        "contrastive": (contrastive, contrastive_mse),
-    }
-    if spec.is_image:
-        terms["tv"] = (tv, total_variation)
-    return Objective({name: entry for name, entry in terms.items() if entry[0] > 0})
+    terms: dict[str, tuple[float, Term]] = {"cls": (cls, classification), "contrastive": (contrastive, contrastive_mse)}
+    return Objective(
+        {name: entry for name, entry in terms.items() if entry[0] > 0},
+        {"tv": (tv, TotalVariation())} if spec.is_image and tv > 0 else {},
+    )
 
 
 def reference_weights(*, contr: float, cls: float, tv: float, set_size: int, groups: int) -> tuple[float, float, float]:

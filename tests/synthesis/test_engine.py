@@ -13,6 +13,7 @@ from cake_cli.synthesis.engine import Engine, Passes, SetPlan, Wave, plan_sets
 from cake_cli.synthesis.noise import step_size
 from cake_cli.synthesis.objective import Candidates, cake_objective
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.update import Sgd
 
 STAGE = SILENT.stage("", 1, "")
 
@@ -101,11 +102,11 @@ def test_langevin_disperses(toy_teacher: Classifier, cpu: Hardware) -> None:
 
 
 def test_max_update_bounds_each_step(toy_teacher: Classifier, cpu: Hardware) -> None:
-    engine = make_engine(toy_teacher, cpu, steps=1, max_update=0.01)
+    engine = make_engine(toy_teacher, cpu, steps=1, update=Sgd(0.01))
     moved = joined(engine).inputs - joined(replace(engine, steps=0)).inputs
     size = moved.flatten(1).square().mean(dim=1).sqrt()
     assert float(size.max()) <= 0.01 * (1 + 1e-4)
-    free = joined(replace(engine, max_update=0.0)).inputs - joined(replace(engine, steps=0)).inputs
+    free = joined(replace(engine, update=Sgd())).inputs - joined(replace(engine, steps=0)).inputs
     same = free.flatten(1).square().mean(dim=1).sqrt() < 0.01
     torch.testing.assert_close(moved[same], free[same])
     assert float(torch.cosine_similarity(moved.flatten(1), free.flatten(1)).min()) > 0.9999

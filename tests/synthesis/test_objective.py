@@ -16,7 +16,6 @@ from cake_cli.synthesis.objective import (
     classification,
     contrastive_mse,
     reference_weights,
-    total_variation,
 )
 
 ROWS, GROUPS, CLASSES = 3, 4, 5
@@ -68,33 +67,9 @@ def test_contrastive_does_not_cross_rows() -> None:
     assert not torch.allclose(after[:GROUPS], contrastive_mse(given)[:GROUPS])
 
 
-def test_total_variation_by_hand() -> None:
-    given = candidates()
-    channels, height, width = SHAPE
-    by_hand = []
-    for image in given.inputs:
-        down = [
-            abs(image[c, i + 1, j] - image[c, i, j])
-            for c, i, j in itertools.product(range(channels), range(height - 1), range(width))
-        ]
-        right = [
-            abs(image[c, i, j + 1] - image[c, i, j])
-            for c, i, j in itertools.product(range(channels), range(height), range(width - 1))
-        ]
-        by_hand.append(torch.stack(down).mean() + torch.stack(right).mean())
-    torch.testing.assert_close(total_variation(given), torch.stack(by_hand))
-
-
-@pytest.mark.parametrize(("shape", "axes"), [((1, 1, 1), 0), ((1, 1, 6), 1), ((1, 5, 1), 1)])
-def test_total_variation_of_thin_images(shape: tuple[int, ...], axes: int) -> None:
-    value = total_variation(candidates(shape=shape))
-    assert value.shape == (ROWS * GROUPS,)
-    assert bool((value > 0).all()) == (axes > 0)
-
-
 def test_vectors_have_no_total_variation() -> None:
-    assert "tv" not in cake_objective(InputSpec((7,), range=None), cls=1.0, contrastive=1.0, tv=1.0).terms
-    assert "tv" in cake_objective(InputSpec((1, 7, 7)), cls=1.0, contrastive=1.0, tv=1.0).terms
+    assert "tv" not in cake_objective(InputSpec((7,), range=None), cls=1.0, contrastive=1.0, tv=1.0).priors
+    assert "tv" in cake_objective(InputSpec((1, 7, 7)), cls=1.0, contrastive=1.0, tv=1.0).priors
 
 
 def test_terms_of_weight_zero_are_left_out() -> None:
