@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,11 @@ from torchvision.models.maxvit import MaxVit
 from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
+from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import SqueezeExcitation
 
 CLASSES = 10
+VGG_PLANS = {"11": "A", "13": "B", "16": "D", "19": "E"}
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,18 @@ class Architecture:
 
 
 def _narrow_vgg(name: str) -> Architecture:
-    """Its features as they are; the classifier behind them is half a gigabyte."""
+    """The legacy exporter pools to 7x7 only what is 7x7 already: at that size VGG is large in every way."""
 
     def make(num_classes: int) -> nn.Module:
-        with torch.device("meta"):
-            model = models.get_model(name, num_classes=num_classes, init_weights=False)
-            first, last = model.classifier[0], model.classifier[-1]
-            model.classifier[0] = nn.Linear(first.in_features, 256)
-            model.classifier[3] = nn.Linear(256, 256)
-            model.classifier[-1] = nn.Linear(256, last.out_features)
-        model.to_empty(device="cpu")
-        for module in model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        depth, _, norm = name.removeprefix("vgg").partition("_")
+        plan = [width if width == "M" else width // 4 for width in cfgs[VGG_PLANS[depth]]]
+        model = models.VGG(make_layers(plan, batch_norm=bool(norm)), num_classes=num_classes, init_weights=False)
+        sizes = (128 * 7 * 7, 256, 256, num_classes)
+        for place, (before, after) in zip((0, 3, 6), pairwise(sizes), strict=True):
+            model.classifier[place] = nn.Linear(before, after)
         return model
 
-    return Architecture(make, changed="classifier 256 wide instead of 4,096")
+    return Architecture(make, 224, "1/4 of the width, classifier 256 wide")
 
 
 def _narrow_regnet(depth: int, w_0: int, w_a: float, w_m: float, group: int, part: int, **more: float) -> Architecture:
@@ -94,7 +93,7 @@ def _plain(name: str, size: int = 32, **settings: object) -> Architecture:
 
 
 OWN_WAY: dict[str, Architecture] = {
-    "alexnet": _plain("alexnet", 64),
+    "alexnet": _plain("alexnet", 224),
     "convnext_large": Architecture(
         partial(
             ConvNeXt,
@@ -174,7 +173,7 @@ def build(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
         if "layer_scale" in key or (parameter.dim() > 1 and not parameter.any()):  # a ViT's head starts at zero
             nn.init.normal_(parameter)
     model = model.eval().requires_grad_(False)
-    _enliven(model, torch.randn(128, *shape))
+    _enliven(model, torch.randn(128 if chosen.size < 100 else 32, *shape))
     return model, shape
 
 
