@@ -9,6 +9,7 @@ from onnx import ModelProto, TensorProto
 from cake_cli.errors import ModelFileError
 from cake_cli.models.onnx.conversion import ORDER, ConversionFailed, Converter, convert
 from cake_cli.models.onnx.facts import read_facts
+from cake_cli.models.onnx.finite import refuse_non_finite
 from cake_cli.models.onnx.interpreter import GraphError, UnsupportedOperator
 from cake_cli.models.onnx.opinion import Forms, SecondOpinion
 from cake_cli.models.onnx.preparation import LATER_PASSES, PASSES, prepare
@@ -16,12 +17,10 @@ from cake_cli.models.onnx.preparation.batch import free_batch, unbake_batch
 from cake_cli.models.onnx.preparation.order import keep_output
 from cake_cli.models.onnx.preparation.tail import take_off_tail
 from cake_cli.models.onnx.reading import every_tensor, read_model
-from cake_cli.models.onnx.refusals import refuse_cut_gradient, refuse_without_gradient
+from cake_cli.models.onnx.refusals import reexport, refuse_cut_gradient, refuse_without_gradient
 from cake_cli.models.onnx.signature import Port, Rows, choose_input, choose_output, read_rows
 from cake_cli.models.onnx.trial import Mismatch, Settled, Trial, check_shape
 from cake_cli.models.opened import OpenedModel
-
-REEXPORT = "export it again with plain operators: torch.onnx.export(model, (example,), 'model.onnx', opset_version=18)"
 
 
 def open_onnx(
@@ -50,24 +49,20 @@ def open_onnx(
     """
     original = read_model(path)
     facts = read_facts(original)
-    graph = _copy(original)
-    mends = prepare(graph, PASSES)
-    name = choose_output(graph, output)
-    keep_output(graph, name)
+    graph, mends, name = _cut_down(original, output)
     refuse_without_gradient(graph)
+    refuse_non_finite(graph, path.name)
     port = choose_input(graph)
     declared = Port.of(graph.graph.output[0])
     rows = read_rows(port, declared, input_shape)
     if rows.has_batch and declared.dims is not None:
         check_shape(declared.dims)
     half = any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in every_tensor(graph))
-    cut = _copy(graph)
     mends += prepare(graph, LATER_PASSES)
-    whole = _copy(graph)
     kind, logits = take_off_tail(graph)
     refuse_cut_gradient(graph)
 
-    forms = Forms(original, cut, whole, name, logits, kind, half)
+    forms = Forms(original, lambda: _cut_down(original, output)[0], name, logits, kind, half)
     opinion = SecondOpinion(path.name, forms, port, rows) if verify else None
     trial = Trial(rows, is_float=port.is_float, kind=kind, opinion=opinion.witnesses if opinion else list)
     settled, way, more = _convert(graph, rows, trial, ORDER if converter is None else (converter,), path)
@@ -86,7 +81,17 @@ def open_onnx(
         fixed_batch=settled.module.fixed,
         has_batch_axis=rows.has_batch,
         reference=opinion.scores if opinion is not None else None,
+        check_seconds=trial.seconds if verify else 0.0,
     )
+
+
+def _cut_down(original: ModelProto, output: str | None) -> tuple[ModelProto, list[str], str]:
+    """A prepared copy with the scores as its only output, what was mended, and the name of the scores."""
+    graph = _copy(original)
+    mends = prepare(graph, PASSES)
+    name = choose_output(graph, output)
+    keep_output(graph, name)
+    return graph, mends, name
 
 
 def _copy(model: ModelProto) -> ModelProto:
@@ -104,7 +109,7 @@ def _convert(
     faults: list[Exception] = []
     for way in ways:
         for free in (False, True):
-            copy = _copy(graph)
+            copy = _copy(graph) if free else graph
             mend = unbake_batch(copy, rows) if free else None
             if free and mend is None:
                 continue
@@ -121,17 +126,17 @@ def _convert(
             fixed = fixed or (settled, way, [f"the batch of {settled.module.fixed} that the graph fixes is kept"])
     if fixed is not None:
         return fixed
-    raise _refusal(faults[0], path) from faults[0]
+    raise _refusal(faults[0], path, reexport(graph)) from faults[0]
 
 
-def _refusal(fault: Exception, path: Path) -> ModelFileError:
+def _refusal(fault: Exception, path: Path, fix: str) -> ModelFileError:
     if isinstance(fault, UnsupportedOperator):
-        return ModelFileError(f"{path.name} uses {fault}, which has no differentiable counterpart here", REEXPORT)
+        return ModelFileError(f"{path.name} uses {fault}, which has no differentiable counterpart here", fix)
     if isinstance(fault, Mismatch):
-        return ModelFileError(f"{path.name} cannot be converted faithfully: {fault}", REEXPORT)
+        return ModelFileError(f"{path.name} cannot be converted faithfully: {fault}", fix)
     if isinstance(fault, GraphError | ConversionFailed):
-        return ModelFileError(f"{path.name} cannot be converted: {_first_line(fault)}", REEXPORT)
-    return ModelFileError(f"{path.name} cannot be converted: {type(fault).__name__}: {_first_line(fault)}", REEXPORT)
+        return ModelFileError(f"{path.name} cannot be converted: {_first_line(fault)}", fix)
+    return ModelFileError(f"{path.name} cannot be converted: {type(fault).__name__}: {_first_line(fault)}", fix)
 
 
 def _first_line(fault: BaseException) -> str:

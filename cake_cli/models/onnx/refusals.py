@@ -49,6 +49,20 @@ INTEGERS = frozenset(
 )
 
 
+REEXPORT: dict[str, str] = {
+    "pytorch": "torch.onnx.export(model, (example,), 'model.onnx', opset_version=18)",
+    "tf2onnx": "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx --opset 18",
+    "skl2onnx": "skl2onnx.to_onnx(model, example, options={'zipmap': False})",
+}
+"""How the known producers write plain files."""
+
+
+def reexport(model: ModelProto) -> str:
+    """How to write the file again with plain operators, in terms of what wrote it."""
+    command = REEXPORT.get(model.producer_name.lower())
+    return f"export it again with plain operators: {command or 'of opset 18, from the framework it was made in'}"
+
+
 def node_title(node: NodeProto, model: ModelProto) -> str:
     """How messages name a node: operator, opset, name."""
     opset = next((entry.version for entry in model.opset_import if entry.domain == node.domain), 0)
