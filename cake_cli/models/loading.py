@@ -108,7 +108,14 @@ def _open_file(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
     if file.format == "onnx":
         from cake_cli.models.onnx import open_onnx
 
-        return open_onnx(path, input_shape=settings.input_shape, output=settings.output, verify=settings.verify)
+        bounds = None if settings.input_range is None else (settings.input_range[0], settings.input_range[1])
+        return open_onnx(
+            path,
+            input_shape=settings.input_shape,
+            output=settings.output,
+            input_range=bounds,
+            verify=settings.verify,
+        )
     if file.format == "torchscript":
         from cake_cli.models.torchscript import open_torchscript
 

@@ -18,6 +18,8 @@ TOLERANCE = 1e-4
 FIRST_STARTS = 3
 """Rows that the gradient is first measured on, one of each kind; where one of them has none, all are tried."""
 
+SCALE = "give the scale of its inputs: --mean and --std, or --input-range"
+
 _RETRY = "convert or export the model again from its framework, in eval mode, with a symbolic batch"
 
 
@@ -96,7 +98,7 @@ def _not_finite(module: nn.Module) -> ModelFileError:
             f"the weights hold NaN: {len(weights)} tensor{'s' if len(weights) > 1 else ''}, first {weights[0]!r}",
             "give a checkpoint from before the training diverged",
         )
-    return ModelFileError("the model's outputs are not finite on random inputs", "check --input-range, --mean, --std")
+    return ModelFileError("the model's outputs are not finite on random inputs", SCALE)
 
 
 def _require_classifier(opened: OpenedModel, rows: Tensor) -> None:
@@ -147,7 +149,7 @@ def measure_gradient(module: nn.Module, rows: Tensor, classes: int) -> str:
     if alive == 0:
         raise ModelFileError(
             f"the gradient in the input is zero on all of {tried} random inputs",
-            "use a trained float model: a constant, untrained or quantised one has nothing to follow",
+            f"use a trained float model: a constant, untrained or quantised one has nothing to follow; or {SCALE}",
         )
     return f"gradient non-zero on {alive} of {tried} random inputs"
 
@@ -165,7 +167,7 @@ def _rows_with_gradient(module: nn.Module, rows: Tensor, classes: int, first: in
             "use the float model from before quantisation or inference optimisation",
         ) from fault
     if not bool(gradient.isfinite().all()):
-        raise ModelFileError("the gradient in the input is not finite on random inputs", "check --input-range")
+        raise ModelFileError("the gradient in the input is not finite on random inputs", SCALE)
     return int((gradient.flatten(1).abs().amax(dim=1) > 0).sum())
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from onnx import ModelProto, TensorProto
 
 from cake_cli.errors import ModelFileError
@@ -12,12 +16,14 @@ from cake_cli.models.onnx.facts import read_facts
 from cake_cli.models.onnx.finite import refuse_non_finite
 from cake_cli.models.onnx.interpreter import GraphError, UnsupportedOperator
 from cake_cli.models.onnx.opinion import Forms, SecondOpinion
+from cake_cli.models.onnx.pairs import ByClass, scores_of_pairs
 from cake_cli.models.onnx.preparation import LATER_PASSES, PASSES, prepare
 from cake_cli.models.onnx.preparation.batch import free_batch, unbake_batch
 from cake_cli.models.onnx.preparation.order import keep_output
 from cake_cli.models.onnx.preparation.tail import take_off_tail
 from cake_cli.models.onnx.reading import every_tensor, read_model
 from cake_cli.models.onnx.refusals import reexport, refuse_cut_gradient, refuse_without_gradient
+from cake_cli.models.onnx.scaling import Scaling, read_scaling
 from cake_cli.models.onnx.signature import Port, Rows, choose_input, choose_output, read_rows
 from cake_cli.models.onnx.trial import Mismatch, Settled, Trial, check_shape
 from cake_cli.models.opened import OpenedModel
@@ -28,6 +34,7 @@ def open_onnx(
     *,
     input_shape: tuple[int, ...] | None = None,
     output: str | None = None,
+    input_range: tuple[float, float] | None = None,
     verify: bool = True,
     converter: Converter | None = None,
 ) -> OpenedModel:
@@ -37,6 +44,7 @@ def open_onnx(
         path: the file; external data are read from its own folder only.
         input_shape: one row without the batch axis, for sizes that the file leaves open.
         output: the name of the output that holds the scores, where several could.
+        input_range: the least and the greatest value that it takes, where the user says so: what it is tried on.
         verify: compare the module with onnxruntime (or ONNX's reference evaluator) before it is returned.
         converter: only this way from ONNX to torch; by default each in turn until one compares equal.
 
@@ -55,6 +63,8 @@ def open_onnx(
     port = choose_input(graph)
     declared = Port.of(graph.graph.output[0])
     rows = read_rows(port, declared, input_shape)
+    scaling = read_scaling(graph, rows.shape)
+    rows = replace(rows, scaling=scaling if input_range is None else Scaling.of_range(*input_range))
     if rows.has_batch and declared.dims is not None:
         check_shape(declared.dims)
     half = any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in every_tensor(graph))
@@ -70,6 +80,10 @@ def open_onnx(
     if opinion is not None:
         facts["compared"] = f"with {opinion.runtime.name}, difference {settled.difference:.1e}"
     facts["scores"] = name
+    by_class = scores_of_pairs(graph)
+    if by_class is not None:
+        settled.module.by_class = by_class
+        mends.append(f"its scores of pairs of classes brought to one for each of {by_class.classes}")
     return OpenedModel(
         module=settled.module,
         input_shape=rows.shape,
@@ -77,10 +91,10 @@ def open_onnx(
         converter=way,
         facts=facts,
         mends=tuple(mends),
-        metadata={entry.key: entry.value for entry in original.metadata_props},
+        metadata=_metadata(original, scaling),
         fixed_batch=settled.module.fixed,
         has_batch_axis=rows.has_batch,
-        reference=opinion.scores if opinion is not None else None,
+        reference=None if opinion is None else _reference(opinion, by_class),
         check_seconds=trial.seconds if verify else 0.0,
     )
 
@@ -92,6 +106,18 @@ def _cut_down(original: ModelProto, output: str | None) -> tuple[ModelProto, lis
     name = choose_output(graph, output)
     keep_output(graph, name)
     return graph, mends, name
+
+
+def _metadata(original: ModelProto, scaling: Scaling | None) -> dict[str, str]:
+    """What the file says of itself, and the scale of its input where only the graph tells it."""
+    stated = {entry.key: entry.value for entry in original.metadata_props}
+    return stated if scaling is None or "cake.input" in stated else scaling.metadata() | stated
+
+
+def _reference(opinion: SecondOpinion, by_class: ByClass | None) -> Callable[[np.ndarray], np.ndarray]:
+    if by_class is None:
+        return opinion.scores
+    return lambda batch: by_class(torch.from_numpy(opinion.scores(batch))).numpy()
 
 
 def _copy(model: ModelProto) -> ModelProto:

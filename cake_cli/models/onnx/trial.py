@@ -174,6 +174,11 @@ class Trial:
     def _compare(self, logits: np.ndarray, ends: OutputKind, which: slice) -> float:
         worst = 0.0
         for seen in self.witnesses:
+            if not np.isfinite(seen.values).all():
+                raise ModelFileError(
+                    f"the scores of the file are not finite on random inputs, as {seen.runtime} computes them",
+                    "give the scale of its inputs: --input-range LOW,HIGH",
+                )
             values = in_file_terms(logits, ends if seen.kind == self.kind else seen.kind)
             difference = relative_difference(values, seen.values[which])
             if difference > seen.tolerance:

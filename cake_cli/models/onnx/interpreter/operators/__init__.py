@@ -17,6 +17,7 @@ from cake_cli.models.onnx.interpreter.operators import (
     recurrent,
     reduction,
     sampling,
+    support_vectors,
 )
 from cake_cli.models.onnx.interpreter.table import Operator
 
@@ -40,5 +41,6 @@ for theme in (
     recurrent,
     reduction,
     sampling,
+    support_vectors,
 ):
     OPERATORS.update(theme.TABLE)
