@@ -29,7 +29,6 @@ QUANTISED = frozenset(
         "QAttention",
         "MatMulIntegerToFloat",
         "DynamicQuantizeMatMul",
-        "MatMulNBits",
         "QuantizeLinear",
     }
 )
@@ -86,6 +85,13 @@ def refuse_without_gradient(model: ModelProto) -> None:
         raise ModelFileError(
             f"the graph is quantised to int8 ({len(quantised)} nodes: {kinds}): no gradient exists",
             "give the float32 model that it was quantised from",
+        )
+    ours = [node for node in nodes if node.domain == "com.microsoft.nchwc"]
+    if ours:
+        raise ModelFileError(
+            f"the graph was rewritten by onnxruntime for the processor that it ran on ({len(ours)} nodes of "
+            f"{ours[0].domain}, such as {ours[0].op_type}, node {ours[0].name!r})",
+            "give the model from before, or save it with graph_optimization_level = ORT_ENABLE_EXTENDED",
         )
     trees = [node for node in nodes if node.op_type in TREES]
     if trees:
