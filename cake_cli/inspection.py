@@ -6,18 +6,21 @@ import time
 from dataclasses import asdict, fields
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from cake_cli.config import TeacherConfig
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier, unnamed_weights
-from cake_cli.models.weights import Weights, command, fitting
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
+
+if TYPE_CHECKING:
+    from cake_cli.models.weights import Weights
 
 
 def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
@@ -97,11 +100,14 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "batching": model.batching,
         "mends": list(model.mends),
         "checks": list(model.checks),
+        "check_seconds": round(model.check_seconds, 3),
         "seconds": round(time.perf_counter() - started, 3),
     }
 
 
 def _describe_weights(weights: Weights) -> dict[str, Any]:
+    from cake_cli.models.weights import command, fitting  # torchvision, which they need, takes seconds
+
     fits = fitting(weights)
     return {
         "kind": "weights",
@@ -134,7 +140,32 @@ def teacher_flags(settings: TeacherConfig) -> str:
 
 def multiply_adds(model: Classifier) -> int:
     """Multiply-adds of one row's forward pass: matrix products and convolutions, as torch counts them."""
-    counter = FlopCounterMode(display=False)
+    counter = _Flops()
     with torch.no_grad(), counter:
         model(torch.zeros(1, *model.spec.shape))
-    return counter.get_total_flops() // 2
+    return counter.total // 2
+
+
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up torch's own formulas; as `FlopCounterMode` does, which imports the compiler, for seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operator = func._overloadpacket
+        if operator not in flop_registry:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if operator in flop_registry:
+            self.total += flop_registry[operator](*args, **kwargs, out_val=result)
+        return result

@@ -87,6 +87,8 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     rows += [("mended", mend) for mend in described["mends"]]
     rows += [("checked", check) for check in described["checks"]]
+    if described["check_seconds"]:
+        rows.append(("check took", f"{described['check_seconds']:.1f} s (a second or two for ordinary files)"))
     verb = "evaluate it" if described["architecture"] else "copy it"
     command = "evaluate {} --data DATA" if described["architecture"] else "distill {} --student cnn"
     subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])

@@ -9,6 +9,9 @@ from cake_cli import __version__
 from cake_cli.cli.console import Console, count, duration, size
 from cake_cli.spec import InputSpec, format_shape
 
+MOST_SHOWN = 4
+"""Numbers of a mean that are written out."""
+
 if TYPE_CHECKING:
     from cake_cli.estimating import Estimate
     from cake_cli.models.classifier import Classifier
@@ -19,9 +22,14 @@ def normalisation(spec: InputSpec) -> str:
     """Mean and standard deviation, and where they were read."""
     if spec.is_identity:
         return spec.source
-    mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (spec.mean, spec.std))
+    mean, std = (" ".join(_few(values)) for values in (spec.mean, spec.std))
     inside = ", inside the file" if spec.expects == "raw" else ""
     return f"mean {mean}  std {std}{inside} ({spec.source})"
+
+
+def _few(values: tuple[float, ...]) -> list[str]:
+    shown = [f"{value:.3g}" for value in values[:MOST_SHOWN]]
+    return shown if len(values) <= MOST_SHOWN else [*shown, "..."]
 
 
 def teacher_line(teacher: Classifier) -> str:

@@ -46,6 +46,8 @@ class Classifier:
     """What had to be mended in it."""
     checks: tuple[str, ...] = ()
     """What was measured on load."""
+    check_seconds: float = 0.0
+    """How long that took."""
     architecture: str | None = None
     """Name of the student architecture, where the file is a student of ours."""
 

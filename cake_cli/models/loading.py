@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogOf, TwoClasses
-from cake_cli.models.folders import is_model_folder, open_folder
 from cake_cli.models.formats import ModelFile, sniff
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.models.source import open_source, read_source
-from cake_cli.models.students import load_student, student_metadata
 from cake_cli.models.verify import (
     Measured,
     looks_like_probabilities,
@@ -25,9 +25,13 @@ from cake_cli.models.verify import (
     measure_rows,
     probe_rows,
 )
-from cake_cli.models.weights import Weights, open_weights, read_weights
 from cake_cli.spec import InputSpec, format_shape
 from cake_cli.storage import sha256
+
+if TYPE_CHECKING:
+    from cake_cli.models.weights import Weights
+
+# Weights, students and folders are imported where one is met: torchvision, which they need, takes seconds.
 
 GRADIENT_PROBES = 24
 NAME_SOURCE = "cake.input_source"
@@ -67,6 +71,9 @@ def unnamed_weights(path: Path, settings: TeacherConfig) -> Weights | None:
     file = sniff(path)
     if file.format not in ("safetensors", "checkpoint"):
         return None
+    from cake_cli.models.students import student_metadata
+    from cake_cli.models.weights import read_weights
+
     if file.format == "safetensors" and "cake.architecture" in student_metadata(path):
         return None
     return read_weights(file)
@@ -79,12 +86,17 @@ def _load(path: Path, settings: TeacherConfig) -> Classifier:
         return adapt(opened, settings, name=path.name, digest=sha256(source.file))
     if path.is_dir() and (path / "student.safetensors").is_file():
         path = path / "student.safetensors"
-    if is_model_folder(path):
+    if path.is_dir() and (path / "config.json").is_file():
+        from cake_cli.models.folders import open_folder
+
         opened, digest = open_folder(path, settings)
         return adapt(opened, settings, name=path.resolve().name, digest=digest)
     file = sniff(path)
-    if file.format == "safetensors" and "cake.architecture" in student_metadata(path):
-        return load_student(path)
+    if file.format == "safetensors":
+        from cake_cli.models.students import load_student, student_metadata
+
+        if "cake.architecture" in student_metadata(path):
+            return load_student(path)
     return adapt(_open_file(file, settings), settings, name=path.name, digest=sha256(path))
 
 
@@ -96,7 +108,14 @@ def _open_file(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
     if file.format == "onnx":
         from cake_cli.models.onnx import open_onnx
 
-        return open_onnx(path, input_shape=settings.input_shape, output=settings.output, verify=settings.verify)
+        bounds = None if settings.input_range is None else (settings.input_range[0], settings.input_range[1])
+        return open_onnx(
+            path,
+            input_shape=settings.input_shape,
+            output=settings.output,
+            input_range=bounds,
+            verify=settings.verify,
+        )
     if file.format == "torchscript":
         from cake_cli.models.torchscript import open_torchscript
 
@@ -110,6 +129,8 @@ def _open_file(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
             f"{path} is a pickled Python object; loading it would run its code, so it is not loaded",
             "save the weights alone: torch.save(model.state_dict(), FILE); or export the model as ONNX",
         )
+    from cake_cli.models.weights import open_weights
+
     return open_weights(file, settings)
 
 
@@ -123,6 +144,7 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
     spec, layout = input_spec(opened, settings)
     before: list[nn.Module] = [Denormalise(spec)] if spec.expects == "raw" and not spec.is_identity else []
     before += [layout] if layout is not None else []
+    started = time.perf_counter()
     measured = measure_rows(opened, nn.Sequential(*before)(probe_rows(spec.shape, 3)))
     after, kind = _towards_logits(opened, measured, settings)
     module = nn.Sequential(*before, measured.module, *after) if before or after else measured.module
@@ -144,6 +166,7 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         facts=opened.facts,
         mends=opened.mends,
         checks=checks if settings.verify else (*checks, "gradient and runtime agreement not checked (--no-verify)"),
+        check_seconds=opened.check_seconds + time.perf_counter() - started,
     )
 
 

@@ -41,3 +41,5 @@ class OpenedModel:
     reference: Callable[[np.ndarray], np.ndarray] | None = None
     """The file run by its own runtime, (N, *input_shape) to (N, K) in terms of `output_kind`; None where
     there is no second opinion. May raise for an N that the file does not take."""
+    check_seconds: float = 0.0
+    """Spent on comparing the module with its file."""

@@ -100,7 +100,7 @@ def load_student(path: Path) -> Classifier:
     if "cake.architecture" not in metadata:
         raise ModelFileError(
             f"{path} holds weights, but does not say of which architecture",
-            "give the model as ONNX; weights alone cannot be opened",
+            "name it with --arch; `cake inspect FILE` lists those that fit",
         )
     try:
         spec = InputSpec.from_json(json.loads(metadata["cake.input"]))

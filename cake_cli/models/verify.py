@@ -15,6 +15,11 @@ from cake_cli.models.opened import OpenedModel
 TOLERANCE = 1e-4
 """Largest difference between two ways to compute the same logits, relative to the largest logit."""
 
+FIRST_STARTS = 3
+"""Rows that the gradient is first measured on, one of each kind; where one of them has none, all are tried."""
+
+SCALE = "give the scale of its inputs: --mean and --std, or --input-range"
+
 _RETRY = "convert or export the model again from its framework, in eval mode, with a symbolic batch"
 
 
@@ -66,9 +71,7 @@ def measure_rows(opened: OpenedModel, rows: Tensor) -> Measured:
         raise ModelFileError(f"the model does not run on an input of shape {tuple(rows.shape[1:])}: {fault}", _RETRY)
     _require_classifier(opened, rows)
     if not bool(single.isfinite().all()):
-        raise ModelFileError(
-            "the model's outputs are not finite on random inputs", "check --input-range, --mean, --std"
-        )
+        raise _not_finite(opened.module)
     if direct is not None and direct.shape == single.shape:
         difference = deviation(direct, single)
         if difference <= TOLERANCE:
@@ -85,6 +88,17 @@ def measure_rows(opened: OpenedModel, rows: Tensor) -> Measured:
         return Measured(mapped, "vmap", single, (f"takes one row at a time ({_short(reason)}): mapped over the batch",))
     looped = Batched(opened.module, "loop", has_batch_axis=opened.has_batch_axis)
     return Measured(looped, "loop", single, (f"takes one row at a time ({_short(reason)}): row by row, slow",))
+
+
+def _not_finite(module: nn.Module) -> ModelFileError:
+    """The refusal of outputs that are no numbers; it names the weights where those are none either."""
+    weights = [name for name, tensor in module.state_dict().items() if bool(tensor.isnan().any())]
+    if weights:
+        return ModelFileError(
+            f"the weights hold NaN: {len(weights)} tensor{'s' if len(weights) > 1 else ''}, first {weights[0]!r}",
+            "give a checkpoint from before the training diverged",
+        )
+    return ModelFileError("the model's outputs are not finite on random inputs", SCALE)
 
 
 def _require_classifier(opened: OpenedModel, rows: Tensor) -> None:
@@ -127,8 +141,23 @@ def measure_gradient(module: nn.Module, rows: Tensor, classes: int) -> str:
     Raises:
         ModelFileError: if there is none, it is zero on every row, or not finite.
     """
+    alive = _rows_with_gradient(module, rows[:FIRST_STARTS], classes, 0)
+    tried = min(FIRST_STARTS, len(rows))
+    if alive < tried < len(rows):  # a dead start says nothing of the model yet
+        alive += _rows_with_gradient(module, rows[tried:], classes, tried)
+        tried = len(rows)
+    if alive == 0:
+        raise ModelFileError(
+            f"the gradient in the input is zero on all of {tried} random inputs",
+            f"use a trained float model: a constant, untrained or quantised one has nothing to follow; or {SCALE}",
+        )
+    return f"gradient non-zero on {alive} of {tried} random inputs"
+
+
+def _rows_with_gradient(module: nn.Module, rows: Tensor, classes: int, first: int) -> int:
+    """How many rows have a gradient that is not zero; the first one aims at class `first`, the next at the next."""
     rows = rows.clone().requires_grad_()
-    targets = torch.arange(len(rows)) % classes
+    targets = (first + torch.arange(len(rows))) % classes
     try:
         logits = module(rows)
         (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), targets, reduction="sum"), rows)
@@ -138,14 +167,8 @@ def measure_gradient(module: nn.Module, rows: Tensor, classes: int) -> str:
             "use the float model from before quantisation or inference optimisation",
         ) from fault
     if not bool(gradient.isfinite().all()):
-        raise ModelFileError("the gradient in the input is not finite on random inputs", "check --input-range")
-    alive = int((gradient.flatten(1).abs().amax(dim=1) > 0).sum())
-    if alive == 0:
-        raise ModelFileError(
-            f"the gradient in the input is zero on all of {len(rows)} random inputs",
-            "use a trained float model: a constant, untrained or quantised one has nothing to follow",
-        )
-    return f"gradient non-zero on {alive} of {len(rows)} random inputs"
+        raise ModelFileError("the gradient in the input is not finite on random inputs", SCALE)
+    return int((gradient.flatten(1).abs().amax(dim=1) > 0).sum())
 
 
 def looks_like_probabilities(outputs: Tensor) -> bool:

@@ -143,7 +143,7 @@ MODELS: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "several inputs": ("bad.onnx", two_inputs, ["left", "right", "1x4x4"]),
     "detector": ("bad.onnx", detector, ["20x6"]),
     "constant": ("bad.onnx", constant, ["gradient", "zero", "24"]),
-    "not finite": ("bad.onnx", not_finite, ["bad.onnx"]),
+    "not finite": ("bad.onnx", not_finite, ["bad.onnx", "NaN"]),
     "open sizes": ("bad.onnx", open_sizes, ["--input-shape", "height"]),
     "pickle": ("bad.pt", pickled, ["would run its code", "not loaded"]),
     "pickled module": ("bad.pt", torch_checkpoint, ["not loaded"]),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,23 @@ def test_a_teacher_as_json(cake: Cake, mlp_file: Path):
     assert (found["kind"], found["classes"], found["parameters"]) == ("teacher", 3, 323)
     assert (found["input"]["shape"], found["output_kind"], found["sha256"]) == ([1, 4, 4], "logits", sha256(mlp_file))
     assert found["checks"]
+
+
+def test_the_opset_and_the_time_of_the_check_are_told(cake: Cake, mlp_file: Path):
+    assert json.loads(cake("inspect", mlp_file, "--json").out)["check_seconds"] > 0
+    said = {line.split()[0]: line.split()[1:] for line in cake("inspect", mlp_file).out.splitlines()[1:]}
+    assert said["opset"][0].isdigit()
+    assert said["check"][0] == "took"
+
+
+def test_an_onnx_file_is_inspected_without_the_slow_imports(mlp_file: Path):
+    code = (
+        "import sys; from pathlib import Path; from cake_cli.config import TeacherConfig;"
+        "from cake_cli.inspection import inspect_path; inspect_path(Path(sys.argv[1]), TeacherConfig());"
+        "print({'torchvision', 'torch._dynamo', 'torch.onnx', 'sympy', 'timm', 'onnx2torch'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(mlp_file)], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
 
 
 def test_the_shipped_teacher_states_its_own_input(cake: Cake):

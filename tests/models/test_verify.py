@@ -52,7 +52,7 @@ def test_a_good_model_is_taken_as_it_is() -> None:
     rows = torch.randn(5, 1, 4, 4)
     torch.testing.assert_close(model(rows), scores(rows))
     assert (model.classes, model.batching, model.output_kind) == (3, "direct", "logits")
-    assert any("gradient non-zero on 24 of 24" in check for check in model.checks)
+    assert any("gradient non-zero on 3 of 3" in check for check in model.checks)
 
 
 def test_a_fixed_batch_is_mapped() -> None:
@@ -112,6 +112,20 @@ def test_what_is_no_classifier_is_refused_with_the_figure(function: Callable[[Te
     with pytest.raises(ModelFileError, match=message) as caught:
         classifier(opened(function))
     assert caught.value.fix
+
+
+def test_dead_starts_are_counted_on_more_rows() -> None:
+    model = classifier(opened(lambda rows: scores(rows).relu() * (rows.flatten(1).mean(1, keepdim=True) > 0)))
+    (said,) = (check for check in model.checks if "gradient" in check)
+    alive = int(said.split(" of 24")[0].rpartition(" ")[2])
+    assert 0 < alive < 24
+
+
+def test_weights_that_are_nan_are_named() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.constant_(module[1].weight, float("nan"))
+    with pytest.raises(ModelFileError, match=r"weights hold NaN: 1 tensor, first '1\.weight'"):
+        classifier(OpenedModel(module, (1, 4, 4), "logits", "test"))
 
 
 def test_hidden_probabilities_become_logits() -> None:

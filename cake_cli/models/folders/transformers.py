@@ -80,7 +80,10 @@ def open_transformers(contents: Contents) -> Held:
         ) from fault
     unfit = [f"{kind.replace('_', ' ')}: {sorted(map(str, keys))[0]}" for kind, keys in report.items() if keys]
     if unfit:
-        raise ModelFileError(f"the weights of {contents.path} do not fit its config.json ({'; '.join(unfit)})", "")
+        raise ModelFileError(
+            f"the weights of {contents.path} do not fit its config.json ({'; '.join(unfit)})",
+            "copy or download the folder again, or save the model again: model.save_pretrained(FOLDER)",
+        )
     classes = int(model.config.num_labels)
     named = names_in_order(model.config.id2label, classes)
     generic = named == tuple(f"LABEL_{index}" for index in range(classes))

@@ -27,6 +27,8 @@ class OnnxClassifier(nn.Module):
         self.kind = kind
         self.has_batch = has_batch
         self.fixed = fixed
+        self.by_class: nn.Module | None = None
+        """Brings what the graph scores, where that is pairs of classes, to one score a class."""
         self.eval()
         self.requires_grad_(False)
 
@@ -43,14 +45,21 @@ class OnnxClassifier(nn.Module):
             ValueError: for a batch size that the graph has not been made for, or if rows go missing.
         """
         if not self.has_batch:
-            return self._logits(self.body(x).reshape(-1))
+            return self._finished(self.body(x).reshape(1, -1))[0]
         n = x.shape[0]
         if self.fixed is not None and n != self.fixed:
             raise ValueError(f"the file fixes its batch at {self.fixed}, {n} rows were given")
         y: Tensor = self.body(x)
         if y.dim() == 0 or y.shape[0] != n:
             raise ValueError(f"{n} rows went in and {list(y.shape)} came out")
-        return self._logits(y if y.dim() == 2 else y.reshape(n, -1))
+        return self._finished(y if y.dim() == 2 else y.reshape(n, -1))
+
+    def _finished(self, y: Tensor) -> Tensor:
+        logits = self._logits(y)
+        if self.by_class is None:
+            return logits
+        scores: Tensor = self.by_class(logits)
+        return scores
 
     def as_logits(self, results: np.ndarray) -> np.ndarray:
         """What `forward` makes of results of the graph, (N, K)."""

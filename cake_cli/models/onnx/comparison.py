@@ -16,14 +16,18 @@ TOLERANCE = 1e-4
 def probe_rows(rows: Rows, is_float: bool) -> np.ndarray:
     """Rows to try a model on, the same every time: standard normal and uniform ones in turn.
 
+    They are brought to the scale of the input where the file tells it.
+
     Returns:
-        float32 (R, *row) with R at least 4, and at least the batch that the file declares; whole numbers
-        from 0 to 255 where the input is of bytes.
+        float32 (R, *row) with R at least 3, at least the batch that the file declares, and one more than that
+        where it is 3; whole numbers from 0 to 255 where the input is of bytes.
     """
     draw = np.random.default_rng(0)
-    count = max(4, rows.declared or 1)
+    count = 4 if rows.declared == 3 else max(3, rows.declared or 1)
     probe = draw.standard_normal((count, *rows.shape)).astype(np.float32)
     probe[1::2] = draw.random(probe[1::2].shape, dtype=np.float32)
+    if rows.scaling is not None:
+        probe = rows.scaling.raw(probe)
     return probe if is_float else np.round(np.abs(probe) * 60).clip(0, 255)
 
 

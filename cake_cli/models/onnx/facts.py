@@ -18,7 +18,7 @@ def read_facts(model: ModelProto) -> dict[str, str]:
     inputs = [str(Port.of(value)) for value in model.graph.input if value.name not in weights]
     outputs = [str(Port.of(value)) for value in model.graph.output]
     producer = f"{model.producer_name} {model.producer_version}".strip()
-    opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)
+    opsets = ", ".join(_opsets(model))
     return {
         "producer": producer or "not said",
         "opset": opsets or "not said",
@@ -28,6 +28,13 @@ def read_facts(model: ModelProto) -> dict[str, str]:
         "nodes": str(len(model.graph.node)),
         "parameters": str(sum(math.prod(tensor.dims) for tensor in every_tensor(model) if tensor.dims)),
     }
+
+
+def _opsets(model: ModelProto) -> list[str]:
+    """The version of the main operator set alone, then those of other domains by name."""
+    main = [str(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    others = [f"{entry.domain} {entry.version}" for entry in model.opset_import if entry.domain not in ("", "ai.onnx")]
+    return main[:1] + others
 
 
 def _listed(names: list[str]) -> str:

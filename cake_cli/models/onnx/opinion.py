@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from onnx import ModelProto
 
 from cake_cli.errors import ModelFileError
 from cake_cli.models.onnx.comparison import TOLERANCE
+from cake_cli.models.onnx.preparation import LATER_PASSES, prepare
 from cake_cli.models.onnx.runtime import FileRuntime, NoRuntime
 from cake_cli.models.onnx.signature import Port, Rows
 from cake_cli.models.onnx.trial import Witness, witness
@@ -20,14 +22,12 @@ HALF_TOLERANCE = 2e-2
 
 @dataclass(frozen=True)
 class Forms:
-    """The graph of one file on its way."""
+    """The graph of one file on its way. What is rarely needed is made when it is: each form holds all weights."""
 
     original: ModelProto
     """As it was read."""
-    cut: ModelProto
-    """Cut down to the scores."""
-    whole: ModelProto
-    """The same in float32, its end still on."""
+    make_cut: Callable[[], ModelProto]
+    """Makes it again, prepared and cut down to the scores."""
     scores: str
     """The output that holds the scores."""
     logits: str | None
@@ -35,6 +35,12 @@ class Forms:
     kind: OutputKind
     half: bool
     """Whether the file computes in sixteen bits."""
+
+    def make_plain(self) -> ModelProto:
+        """The same in float32, its end still on."""
+        model = self.make_cut()
+        prepare(model, LATER_PASSES)
+        return model
 
 
 class SecondOpinion:
@@ -68,7 +74,7 @@ class SecondOpinion:
             forms = self.forms
             weights = {tensor.name for tensor in forms.original.graph.initializer}
             inputs = [value for value in forms.original.graph.input if value.name not in weights]
-            models = [forms.original, forms.cut] if len(inputs) == 1 else [forms.cut]
+            models = [lambda: forms.original, forms.make_cut] if len(inputs) == 1 else [forms.make_cut]
             self._runtime = self._run_by(models, self.port, [forms.scores])
         return self._runtime
 
@@ -84,7 +90,8 @@ class SecondOpinion:
             values, kinds = [forms.scores], [forms.kind]
             if forms.logits is not None:
                 values, kinds = [forms.scores, forms.logits], [forms.kind, "logits"]
-            plain = self._run_by([forms.whole], Port.of(forms.whole.graph.input[0]), values)
+            model = forms.make_plain()
+            plain = self._run_by([lambda: model], Port.of(model.graph.input[0]), values)
             found += witness(plain, self.rows, kinds, TOLERANCE)
         return found
 
@@ -93,7 +100,7 @@ class SecondOpinion:
         values = self.runtime(batch)[0]
         return values.reshape(len(values), -1)
 
-    def _run_by(self, models: list[ModelProto], port: Port, outputs: list[str]) -> FileRuntime:
+    def _run_by(self, models: list[Callable[[], ModelProto]], port: Port, outputs: list[str]) -> FileRuntime:
         try:
             return FileRuntime(models, port, self.rows, outputs)
         except NoRuntime as fault:

@@ -32,6 +32,14 @@ ELEMENT_BYTES: dict[int, int] = {
 }
 """Bytes of one element in `raw_data`, for the types that are computed with."""
 
+PACKED_BITS: dict[int, int] = {
+    **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4), 4),
+    **dict.fromkeys((TensorProto.INT2, TensorProto.UINT2), 2),
+    **dict.fromkeys((TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2), 8),
+    **dict.fromkeys((TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2FNUZ), 8),
+}
+"""Bits of one element in `raw_data`, for the types that weights are only stored in."""
+
 LFS_FIX = "git lfs pull, or download the file itself"
 
 
@@ -108,16 +116,25 @@ def check_tensors(model: ModelProto, path: Path) -> None:
         if any(size < 0 for size in tensor.dims):
             raise ModelFileError(f"tensor {tensor.name!r} of {path.name} has a negative size", "export it again")
         count = math.prod(tensor.dims)
-        width = ELEMENT_BYTES.get(tensor.data_type)
+        size = _bytes_of(tensor.data_type, count)
         if tensor.data_location == TensorProto.EXTERNAL:
-            load_external(tensor, None if width is None else count * width, path)
-        elif width is not None:
-            _check_inline(tensor, count, width, path)
+            load_external(tensor, size, path)
+        elif size is not None:
+            _check_inline(tensor, count, size, path)
 
 
-def _check_inline(tensor: TensorProto, count: int, width: int, path: Path) -> None:
+def _bytes_of(kind: int, count: int) -> int | None:
+    """How many bytes elements of a type take; None for types that are not computed with."""
+    if kind in PACKED_BITS:
+        return (count * PACKED_BITS[kind] + 7) // 8
+    return count * ELEMENT_BYTES[kind] if kind in ELEMENT_BYTES else None
+
+
+def _check_inline(tensor: TensorProto, count: int, size: int, path: Path) -> None:
     if tensor.HasField("raw_data"):
-        present, declared, unit = len(tensor.raw_data), count * width, "bytes"
+        present, declared, unit = len(tensor.raw_data), size, "bytes"
+    elif tensor.data_type in PACKED_BITS:
+        present, declared, unit = len(tensor.int32_data), size, "numbers"
     else:
         fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
         present, declared, unit = max(len(field) for field in fields), count, "numbers"

@@ -29,7 +29,6 @@ QUANTISED = frozenset(
         "QAttention",
         "MatMulIntegerToFloat",
         "DynamicQuantizeMatMul",
-        "MatMulNBits",
         "QuantizeLinear",
     }
 )
@@ -47,6 +46,20 @@ FLAT = frozenset(
 INTEGERS = frozenset(
     {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8}
 )
+
+
+REEXPORT: dict[str, str] = {
+    "pytorch": "torch.onnx.export(model, (example,), 'model.onnx', opset_version=18)",
+    "tf2onnx": "python -m tf2onnx.convert --saved-model FOLDER --output model.onnx --opset 18",
+    "skl2onnx": "skl2onnx.to_onnx(model, example, options={'zipmap': False})",
+}
+"""How the known producers write plain files."""
+
+
+def reexport(model: ModelProto) -> str:
+    """How to write the file again with plain operators, in terms of what wrote it."""
+    command = REEXPORT.get(model.producer_name.lower())
+    return f"export it again with plain operators: {command or 'of opset 18, from the framework it was made in'}"
 
 
 def node_title(node: NodeProto, model: ModelProto) -> str:
@@ -72,6 +85,13 @@ def refuse_without_gradient(model: ModelProto) -> None:
         raise ModelFileError(
             f"the graph is quantised to int8 ({len(quantised)} nodes: {kinds}): no gradient exists",
             "give the float32 model that it was quantised from",
+        )
+    ours = [node for node in nodes if node.domain == "com.microsoft.nchwc"]
+    if ours:
+        raise ModelFileError(
+            f"the graph was rewritten by onnxruntime for the processor that it ran on ({len(ours)} nodes of "
+            f"{ours[0].domain}, such as {ours[0].op_type}, node {ours[0].name!r})",
+            "give the model from before, or save it with graph_optimization_level = ORT_ENABLE_EXTENDED",
         )
     trees = [node for node in nodes if node.op_type in TREES]
     if trees:

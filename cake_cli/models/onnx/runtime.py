@@ -34,7 +34,7 @@ class FileRuntime:
     """An ONNX graph run as it is.
 
     Args:
-        models: the file's graph, the most original form first; later ones are for what runtimes refuse.
+        models: make the file's graph, the most original form first; later ones are for what runtimes refuse.
         port: the input.
         rows: how rows lie in the input.
         outputs: the values to read, each (N, ...).
@@ -43,12 +43,12 @@ class FileRuntime:
         NoRuntime: with what the first one said, if no runtime runs any of the graphs on one row.
     """
 
-    def __init__(self, models: Sequence[ModelProto], port: Port, rows: Rows, outputs: list[str]) -> None:
+    def __init__(self, models: Sequence[Callable[[], ModelProto]], port: Port, rows: Rows, outputs: list[str]) -> None:
         self.port = port
         self.rows = rows
         self.outputs = outputs
         first: Exception | None = None
-        for name, make in _sessions([_shown(model, outputs) for model in models]):
+        for name, make in _sessions(models, outputs):
             try:
                 self.name, self.session = name, make()
                 self(np.zeros((rows.declared or 1, *rows.shape), dtype=np.float32))
@@ -85,24 +85,33 @@ class FileRuntime:
 
 
 def _shown(model: ModelProto, outputs: list[str]) -> ModelProto:
-    """A model that lists the values to read among its outputs."""
+    """A model that lists the values to read among its outputs: the same where it does already."""
+    listed = {value.name for value in model.graph.output}
+    if listed.issuperset(outputs):
+        return model
     shown = ModelProto()
     shown.CopyFrom(model)
-    listed = {value.name for value in shown.graph.output}
     for name in outputs:
         if name not in listed:
             shown.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     return shown
 
 
-def _sessions(models: list[ModelProto]) -> Iterator[tuple[str, Callable[[], Session]]]:
+def _sessions(
+    models: Sequence[Callable[[], ModelProto]], outputs: list[str]
+) -> Iterator[tuple[str, Callable[[], Session]]]:
     """Every way to run a graph, the best first."""
-    for model in models:
-        yield "onnxruntime", lambda model=model: _onnxruntime(model)  # type: ignore[misc]
-    for model in models:
-        yield "onnx.reference", lambda model=model: _reference(model)  # type: ignore[misc]
+    for make in models:
+        yield "onnxruntime", lambda make=make: _onnxruntime(_shown(make(), outputs))  # type: ignore[misc]
+    for make in models:
+        yield "onnx.reference", lambda make=make: _reference(_shown(make(), outputs))  # type: ignore[misc]
     converted = f"onnxruntime (read as opset {CONVERTED_OPSET})"
-    yield converted, lambda: _onnxruntime(onnx.version_converter.convert_version(models[-1], CONVERTED_OPSET))
+
+    def convert() -> ModelProto:
+        model: ModelProto = onnx.version_converter.convert_version(_shown(models[-1](), outputs), CONVERTED_OPSET)
+        return model
+
+    yield converted, lambda: _onnxruntime(convert())
 
 
 def _onnxruntime(model: ModelProto) -> Session:

@@ -8,6 +8,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from cake_cli.errors import ModelFileError, UsageError, did_you_mean
 from cake_cli.models.onnx.preparation.order import reads
+from cake_cli.models.onnx.scaling import Scaling
 from cake_cli.spec import format_shape
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
@@ -146,6 +147,8 @@ class Rows:
     has_batch: bool
     declared: int | None
     """The batch size that the file declares; None where it leaves it open."""
+    scaling: Scaling | None = None
+    """The scale of the input, where the graph begins with a standardisation."""
 
 
 def read_rows(port: Port, output: Port, given: tuple[int, ...] | None) -> Rows:

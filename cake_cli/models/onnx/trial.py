@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from torch import nn
@@ -40,8 +41,8 @@ class Witness:
     runtime: str
     values: np.ndarray
     """(R, K), row by row, or in batches of the size that the file declares."""
-    together: np.ndarray | None
-    """(3, K), the first three rows as one batch; None where the file does not take that."""
+    together: Callable[[], np.ndarray | None]
+    """Runs the first three rows as one batch: (3, K), or None where the file does not take that."""
     kind: OutputKind
     """What the values are, when the module's are logits: "logits" for the value before the softmax."""
     tolerance: float = TOLERANCE
@@ -69,18 +70,23 @@ def witness(runtime: FileRuntime, rows: Rows, kinds: list[OutputKind], tolerance
         One witness for each output of the runtime, the scores first.
     """
     probe = probe_rows(rows, runtime.port.is_float)
-    if rows.has_batch and rows.declared is None:
+    free = rows.has_batch and rows.declared is None
+    if free:
         columns = zip(*[runtime(probe[index : index + 1]) for index in range(len(probe))], strict=True)
         values = [np.concatenate(column) for column in columns]
-        try:
-            together: list[np.ndarray | None] = [*runtime(probe[:3])]
-        except Exception:  # a file may declare a free batch and still fix one inside
-            together = [None for _ in values]
     else:
-        values, together = runtime(probe), [None for _ in kinds]
+        values = runtime(probe)
+
+    def together(place: int) -> np.ndarray | None:
+        try:
+            many = runtime(probe[:3])[place] if free else None
+        except Exception:  # a file may declare a free batch and still fix one inside
+            return None
+        return None if many is None or len(many) != 3 else _flat(many)
+
     return [
-        Witness(runtime.name, _flat(one), None if many is None or len(many) != 3 else _flat(many), kind, tolerance)
-        for one, many, kind in zip(values, together, kinds, strict=True)
+        Witness(runtime.name, _flat(one), partial(together, place), kind, tolerance)
+        for place, (one, kind) in enumerate(zip(values, kinds, strict=True))
     ]
 
 
@@ -123,6 +129,8 @@ class Trial:
         self.kind = kind
         self.opinion = opinion
         self.probe = probe_rows(rows, is_float)
+        self.seconds = 0.0
+        """Spent on comparing so far."""
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -137,6 +145,13 @@ class Trial:
             ModelFileError: if the output is not (batch, classes).
             Exception: whatever the module itself raises on the probe rows.
         """
+        started = time.perf_counter()
+        try:
+            return self._settle(body)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def _settle(self, body: nn.Module) -> Settled:
         size = self.rows.declared or 1
         first = self.probe[:size] if self.rows.has_batch else self.probe[0]
         raw = run_module(body, first)
@@ -159,6 +174,11 @@ class Trial:
     def _compare(self, logits: np.ndarray, ends: OutputKind, which: slice) -> float:
         worst = 0.0
         for seen in self.witnesses:
+            if not np.isfinite(seen.values).all():
+                raise ModelFileError(
+                    f"the scores of the file are not finite on random inputs, as {seen.runtime} computes them",
+                    "give the scale of its inputs: --input-range LOW,HIGH",
+                )
             values = in_file_terms(logits, ends if seen.kind == self.kind else seen.kind)
             difference = relative_difference(values, seen.values[which])
             if difference > seen.tolerance:
@@ -195,5 +215,5 @@ class Trial:
         return settled
 
     def _as_the_file(self, together: np.ndarray, ends: OutputKind) -> bool:
-        scores = self.witnesses[0].together if self.witnesses else None
+        scores = self.witnesses[0].together() if self.witnesses else None
         return scores is not None and relative_difference(in_file_terms(together, ends), scores) <= TOLERANCE

@@ -165,7 +165,10 @@ def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weig
     module.load_state_dict(state, strict=True, assign=True)
     bare = [key for key, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if bare:
-        raise ModelFileError(f"{name} computes {bare[0]} itself, and cannot be built from weights alone", "export ONNX")
+        raise ModelFileError(
+            f"{name} computes {bare[0]} itself, and cannot be built from weights alone",
+            "give a function that returns the model, file.py:function, or export the model as ONNX",
+        )
 
 
 def _some(kind: str, keys: Iterable[str]) -> str:

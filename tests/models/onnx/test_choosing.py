@@ -100,7 +100,9 @@ def test_unknown_operators_are_named_with_opset_and_node(tmp_path):
     proto = linear(end=[helper.make_node("Frobnicate", ["z"], ["y"], "the_node", domain="com.microsoft")])
     fault = refused(proto, tmp_path, verify=False)
     assert "com.microsoft.Frobnicate (opset 1, node 'the_node')" in fault.what
-    assert "torch.onnx.export" in fault.fix
+    assert "opset 18, from the framework" in fault.fix
+    proto.producer_name = "pytorch"
+    assert "torch.onnx.export" in refused(proto, tmp_path, verify=False).fix
 
 
 def test_detectors_are_refused_with_the_shape(tmp_path):

@@ -74,3 +74,42 @@ def test_a_perceptron_with_labels_looked_up(tmp_path):
     opened = open_onnx(save(model(nodes, weights, outputs=label_and_map()), tmp_path))
     assert opened.output_kind == "probs"
     assert opened.module(torch.zeros(7, 4)).shape == (7, 3)
+
+
+@pytest.mark.parametrize(("transform", "within"), [("SOFTMAX_ZERO", 1e-5), ("PROBIT", 2e-4)])  # onnxruntime: a series
+def test_other_transforms_of_scores(tmp_path, transform, within):
+    classifier = node(
+        "LinearClassifier", "x", "label y", ML, coefficients=(draw(12) / 50).tolist(), intercepts=[0.3, 0.4, 0.5],
+        classlabels_ints=[0, 1, 2], post_transform=transform,
+    )  # fmt: skip
+    outputs = [port("label", [None], INT64), port("y", [None, 3])]
+    opened = open_onnx(save(model([classifier], outputs=outputs), tmp_path))
+    x = draw(6, 4, seed=3)
+    found = opened.module(torch.from_numpy(x))
+    found = found.softmax(1) if opened.output_kind == "probs" else found
+    assert np.allclose(found.numpy(), opened.reference(x), atol=within)
+
+
+@pytest.mark.parametrize("divide", [[node("Reciprocal", "b", "y")], [node("Div", "one b", "y")]])
+@pytest.mark.parametrize("minus", [[node("Neg", "z", "n")], [node("Mul", "z negative", "n")]])
+def test_a_written_out_sigmoid_has_a_gradient_where_its_exponential_overflows(tmp_path, divide, minus):
+    nodes = [node("MatMul", "x w", "z"), *minus, node("Exp", "n", "e"), node("Add", "e one", "b"), *divide]
+    weights = {"w": draw(4, 3), "one": np.ones((), np.float32), "negative": -np.ones((), np.float32)}
+    opened = open_onnx(save(model(nodes, weights), tmp_path))
+    assert opened.mends == ("1 written-out sigmoids turned back",)
+    assert opened.output_kind == "sigmoid"
+    x = torch.full((2, 4), -1000.0, requires_grad=True)
+    assert torch.autograd.grad(opened.module(x).sum(), x)[0].isfinite().all()
+
+
+def test_nan_that_a_graph_leaves_out_is_no_gradient(tmp_path):
+    nodes = [
+        node("Pow", "x e", "p"), node("Imputer", "p", "i", ML, imputed_value_floats=[0.0], replaced_value_float=np.nan),
+        node("MatMul", "i w", "y"),
+    ]  # fmt: skip
+    opened = open_onnx(save(model(nodes, {"e": np.array([0.5, 1.5, 2.0, 3.0], np.float32), "w": draw(4, 3)}), tmp_path))
+    x = torch.tensor([[-1.0, -2.0, -3.0, -4.0]], requires_grad=True)
+    slope = torch.autograd.grad(opened.module(x).sum(), x)[0]
+    assert slope.isfinite().all()
+    assert (slope[0, :2] == 0).all()
+    assert (slope[0, 2:] != 0).all()

@@ -19,15 +19,21 @@ ENDS = {
         [node("Exp", "z", "e"), node("ReduceSum", "e axis", "t", keepdims=1), node("Div", "e t", "y")],
         "probs",
     ),
+    "exponential of log-probabilities": (
+        [node("ReduceLogSumExp", "z", "l", axes=[1], keepdims=0), node("Reshape", "l column", "t"),
+         node("Sub", "z t", "p"), node("Exp", "p", "y")],
+        "probs",
+    ),
     "none": ([node("Identity", "z", "y")], "logits"),
-}
+}  # fmt: skip
+NUMBERS = {"axis": np.array([1], dtype=np.int64), "column": np.array([-1, 1], dtype=np.int64)}
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_the_end_is_taken_off_and_recorded(tmp_path, end):
     nodes, kind = ENDS[end]
     proto = linear(end=nodes)
-    proto.graph.initializer.extend(model([], {"axis": np.array([1], dtype=np.int64)}).graph.initializer)
+    proto.graph.initializer.extend(model([], NUMBERS).graph.initializer)
     opened = open_onnx(save(proto, tmp_path))
     x = draw(5, 4, seed=1)
     assert opened.output_kind == kind
@@ -53,6 +59,18 @@ def test_one_sigmoid_output_stays_one_column(tmp_path):
     opened = open_onnx(save(proto, tmp_path))
     assert opened.output_kind == "sigmoid"
     assert opened.module(torch.zeros(2, 4)).shape == (2, 1)
+
+
+def test_both_sides_of_a_sigmoid_are_two_logits(tmp_path):
+    nodes = [node("Sigmoid", "z", "p"), node("Sub", "one p", "q"), node("Concat", "q p", "y", axis=1)]
+    proto = linear(draw(4, 1) * 40, end=nodes, outputs=[port("y", ["n", 2])])
+    proto.graph.initializer.extend(model([], {"one": np.ones(1, dtype=np.float32)}).graph.initializer)
+    opened = open_onnx(save(proto, tmp_path))
+    x = draw(5, 4, seed=1)
+    logits = opened.module(torch.from_numpy(x))
+    assert opened.output_kind == "probs"
+    assert np.allclose(logits.softmax(1).numpy(), opened.reference(x), atol=1e-6)
+    assert np.allclose(logits[:, 1:].numpy(), x @ draw(4, 1) * 40, rtol=1e-4)  # where the sigmoid is flat, too
 
 
 def test_classes_in_an_image_of_one_pixel_are_flattened(tmp_path):

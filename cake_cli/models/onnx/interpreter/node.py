@@ -28,6 +28,14 @@ TORCH_DTYPES: dict[int, torch.dtype] = {
     TensorProto.BOOL: torch.bool,
 }
 
+STORED: dict[int, torch.dtype] = {
+    **dict.fromkeys((TensorProto.INT4, TensorProto.INT2), torch.int8),
+    **dict.fromkeys((TensorProto.UINT4, TensorProto.UINT2), torch.uint8),
+    **dict.fromkeys((TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2), torch.float32),
+    **dict.fromkeys((TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2FNUZ), torch.float32),
+}
+"""Narrow types that weights are stored in, for DequantizeLinear, and what holds their values; never computed with."""
+
 
 class UnsupportedOperator(Exception):
     """An operator, or a way of using one, that has no torch counterpart here."""
@@ -52,8 +60,10 @@ def tensor_from_proto(proto: TensorProto) -> Tensor:
     Raises:
         UnsupportedOperator: for element types that torch does not compute with.
     """
-    dtype = torch_dtype(proto.data_type)
     array = numpy_helper.to_array(proto)
+    if proto.data_type in STORED:
+        return torch.from_numpy(array.astype(np.float32)).to(STORED[proto.data_type])
+    dtype = torch_dtype(proto.data_type)
     if dtype is torch.bfloat16:
         return torch.from_numpy(array.astype(np.float32)).to(dtype)
     return torch.from_numpy(np.array(array, copy=True, order="C"))

@@ -157,6 +157,7 @@ class Compiler:
             or (isinstance(argument, str) and argument in hosts)
             for argument in arguments
         )
+        arguments += tuple(_weight(node, key) for key in operator.weights)
         step = Step(node, operator, arguments, maybe_host and node.operator not in ALWAYS_HOST)
         if operator.bodies:
             wanted = _chosen_branch(node, arguments)
@@ -197,6 +198,12 @@ class Compiler:
                 position not in step.operator.host | step.operator.scalars or argument.host is None
             ):
                 self.store.keep(argument)
+
+
+def _weight(node: Node, key: str) -> Constant | None:
+    """An attribute of numbers as a constant, which moves with the module as other weights do."""
+    values = node.get(key)
+    return constant_of(torch.tensor(list(values), dtype=torch.float32)) if values else None
 
 
 def _chosen_branch(node: Node, arguments: Sequence[Argument]) -> str | None:

@@ -26,6 +26,8 @@ class Operator:
     """Whether it takes `like`, the input batch, for its device and precision."""
     bodies: bool = False
     """Whether it takes `execute`, which runs a graph attribute: `execute("then_branch", *inputs)`."""
+    weights: tuple[str, ...] = ()
+    """Attributes that hold lists of numbers: they follow the inputs as tensors (n,), None where absent or empty."""
 
 
 class Table:
@@ -42,13 +44,14 @@ class Table:
         scalars: Iterable[int] = (),
         like: bool = False,
         bodies: bool = False,
+        weights: tuple[str, ...] = (),
     ) -> Callable[[F], F]:
         """A decorator that enters a function under the given operator names."""
 
         def enter(function: F) -> F:
             for name in names:
                 self.operators[self.domain, name] = Operator(
-                    function, frozenset(host), frozenset(scalars), like, bodies
+                    function, frozenset(host), frozenset(scalars), like, bodies, weights
                 )
             return function
 

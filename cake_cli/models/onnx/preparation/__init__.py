@@ -14,6 +14,7 @@ from cake_cli.models.onnx.preparation.bypass import bypass_dropout, bypass_ident
 from cake_cli.models.onnx.preparation.floats import widen_floats
 from cake_cli.models.onnx.preparation.functions import inline_functions
 from cake_cli.models.onnx.preparation.order import sort_nodes
+from cake_cli.models.onnx.preparation.sigmoids import read_sigmoids
 from cake_cli.models.onnx.preparation.spelling import (
     drop_listed_initializers,
     name_nodes,
@@ -38,7 +39,7 @@ PASSES: tuple[Pass, ...] = (
 )
 """Before the input and the output are chosen."""
 
-LATER_PASSES: tuple[Pass, ...] = (widen_floats,)
+LATER_PASSES: tuple[Pass, ...] = (widen_floats, read_sigmoids)
 """After the model has been cut down to what the chosen output needs."""
 
 

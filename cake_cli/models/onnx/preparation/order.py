@@ -78,12 +78,13 @@ def keep_output(model: ModelProto, name: str) -> None:
             kept.append(node)
             needed |= reads(node)
     kept.reverse()
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     inputs = [value for value in graph.input if value.name in needed]
     outputs = [value for value in (*graph.output, *graph.value_info) if value.name == name][:1]
-    del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:]
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in needed:
+            del graph.initializer[index]
+    del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(kept)
-    graph.initializer.extend(weights)
     graph.input.extend(inputs)
     graph.output.extend(outputs)
     if not outputs:

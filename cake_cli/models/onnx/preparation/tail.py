@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, NodeProto, TensorProto
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cake_cli.models.opened import OutputKind
 
@@ -45,6 +46,9 @@ def take_off_tail(model: ModelProto) -> tuple[OutputKind, str | None]:
         return kind, None
     if node.domain:
         return "logits", None
+    if _is_two_sided(node, makers, model):
+        _connect(model, reader, _two_logits(model, makers[node.input[1]].input[0]))
+        return "probs", None
     found = _softmax(node, makers)
     if found is None:
         return "logits", None
@@ -64,7 +68,35 @@ def _softmax(node: NodeProto, makers: dict[str, NodeProto]) -> tuple[OutputKind,
         total = makers.get(node.input[1])
         if total is not None and total.op_type == "ReduceSum" and total.input[0] == node.input[0]:
             return "probs", first.input[0]
+    if node.op_type == "Exp" and first is not None and first.op_type == "Sub":  # of log-probabilities
+        total = makers.get(first.input[1])
+        while total is not None and total.op_type in LAYOUT and not total.domain:
+            total = makers.get(total.input[0])
+        if total is not None and total.op_type == "ReduceLogSumExp" and total.input[0] == first.input[0]:
+            return "probs", first.input[0]
     return None
+
+
+def _is_two_sided(node: NodeProto, makers: dict[str, NodeProto], model: ModelProto) -> bool:
+    """Whether a node joins 1 - sigmoid(z) and sigmoid(z)."""
+    if node.op_type != "Concat" or len(node.input) != 2:
+        return False
+    other, sigmoid = (makers.get(name) for name in node.input)
+    if other is None or sigmoid is None or (other.op_type, sigmoid.op_type) != ("Sub", "Sigmoid"):
+        return False
+    one = next((tensor for tensor in model.graph.initializer if tensor.name == other.input[0]), None)
+    return one is not None and other.input[1] == node.input[1] and bool((numpy_helper.to_array(one) == 1).all())
+
+
+def _two_logits(model: ModelProto, score: str) -> str:
+    """The logits (N, 2) of a binary score (N, 1): zero, and it."""
+    zero = numpy_helper.from_array(np.zeros((), dtype=np.float32), "cake_zero")
+    model.graph.initializer.append(zero)
+    model.graph.node.append(helper.make_node("Mul", [score, zero.name], ["cake_first"], name="cake_first"))
+    model.graph.node.append(
+        helper.make_node("Concat", ["cake_first", score], ["cake_logits"], name="cake_logits", axis=1)
+    )
+    return "cake_logits"
 
 
 def _post_transform(node: NodeProto) -> str:

@@ -6,6 +6,7 @@ from cake_cli.models.onnx.interpreter.operators import (
     attention,
     control,
     convolution,
+    fused_attention,
     indexing,
     layout,
     learning,
@@ -17,6 +18,7 @@ from cake_cli.models.onnx.interpreter.operators import (
     recurrent,
     reduction,
     sampling,
+    support_vectors,
 )
 from cake_cli.models.onnx.interpreter.table import Operator
 
@@ -29,6 +31,7 @@ for theme in (
     attention,
     control,
     convolution,
+    fused_attention,
     indexing,
     layout,
     learning,
@@ -40,5 +43,6 @@ for theme in (
     recurrent,
     reduction,
     sampling,
+    support_vectors,
 ):
     OPERATORS.update(theme.TABLE)

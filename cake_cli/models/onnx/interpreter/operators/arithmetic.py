@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
@@ -53,7 +54,12 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
 def _power(a: Tensor, b: Tensor) -> Tensor:
     if b.numel() == 1 and b.dim() == 0 and a.is_floating_point():
         return torch.pow(a, b.to(a.dtype))
-    return torch.pow(a, b).to(a.dtype)
+    if not a.is_floating_point():
+        return torch.pow(a, b).to(a.dtype)
+    # A graph that leaves NaN out afterwards (PowerTransformer) must not get NaN as gradient either.
+    defined = (a >= 0) | (b == b.floor() if b.is_floating_point() else torch.ones_like(b, dtype=torch.bool))
+    power = torch.pow(torch.where(defined, a, torch.ones_like(a)), b).to(a.dtype)
+    return torch.where(defined, power, torch.full_like(power, math.nan))
 
 
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -92,7 +92,8 @@ def _forbidden(where: Tensor, like: Tensor) -> Tensor:
 
 
 @TABLE.add("RotaryEmbedding")
-def _rotary_embedding(node: Node, x: Tensor, cosine: Tensor, sine: Tensor, places: Tensor | None = None) -> Tensor:
+def rotary_embedding(node: Node, x: Tensor, cosine: Tensor, sine: Tensor, places: Tensor | None = None) -> Tensor:
+    """Turns pairs of features by angles that grow with the place: (N, H, L, D) or (N, L, H D)."""
     flat = x.dim() == 3
     if flat:
         if not node.integer("num_heads"):

@@ -48,13 +48,22 @@ def _range(node: Node, start: Host, limit: Host, delta: Host, like: Tensor) -> T
 @TABLE.add("DequantizeLinear", like=True)
 def _dequantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None, *, like: Tensor) -> Tensor:
     """Weights that are stored as integers; quantised activations are refused before."""
-    if node.integer("block_size"):
-        raise UnsupportedOperator(f"{node.title} in blocks")
+    axis, block = node.integer("axis", 1), node.integer("block_size")
+    values = x.to(like.dtype)
+    if zero is not None:
+        values = values - _along(zero, x, axis, block).to(like.dtype)
+    return values * _along(scale, x, axis, block).to(like.dtype)
+
+
+def _along(part: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+    """A scale or zero point to go with x: one, one for each place of an axis, or one for each block of places."""
+    if block:
+        return part.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+    if part.numel() == 1:
+        return part.reshape([1] * x.dim())
     shape = [1] * x.dim()
-    if scale.numel() > 1:
-        shape[node.integer("axis", 1)] = -1
-    values = x.to(like.dtype) if zero is None else x.to(like.dtype) - zero.reshape(shape).to(like.dtype)
-    return values * scale.reshape(shape).to(like.dtype)
+    shape[axis] = -1
+    return part.reshape(shape)
 
 
 @TABLE.add("EyeLike")

@@ -92,6 +92,20 @@ def _skip_layer_normalization(
     return y, None, None, total
 
 
+@TABLE.add("SkipSimplifiedLayerNormalization")
+def _skip_rms_normalization(
+    node: Node, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, None, None, Tensor]:
+    total = x + skip if bias is None else x + skip + bias
+    size = total.square().mean(-1, keepdim=True)
+    return total * torch.rsqrt(size + node.number("epsilon", 1e-12)) * scale, None, None, total
+
+
+@TABLE.add("BiasAdd")
+def _bias_add(node: Node, x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
+    return x + bias + skip
+
+
 @TABLE.add("BiasSoftmax")
 def _bias_softmax(node: Node, x: Tensor, bias: Tensor) -> Tensor:
     if node.integer("axis", 1) % x.dim() != x.dim() - 1:
@@ -99,17 +113,33 @@ def _bias_softmax(node: Node, x: Tensor, bias: Tensor) -> Tensor:
     return torch.softmax(x + bias, -1)
 
 
-@TABLE.add("Attention")
-def _packed_attention(
-    node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Tensor | None
+@TABLE.add("MatMulNBits")
+def _matmul_of_stored_bits(
+    node: Node,
+    x: Tensor,
+    packed: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None = None,
+    order: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Self-attention with its projections: (N, L, D) to (N, L, V)."""
-    if any(part is not None for part in rest) or node.flag("unidirectional") or node.get("qkv_hidden_sizes"):
-        raise UnsupportedOperator(f"{node.title} with a mask, a past or unequal sizes")
-    projected = x @ weight if bias is None else x @ weight + bias
-    q, k, v = (
-        part.reshape(*part.shape[:2], node.integer("num_heads"), -1).transpose(1, 2) for part in projected.chunk(3, -1)
-    )  # (N, H, L, D/H)
-    scale = node.number("scale") or float(q.shape[-1]) ** -0.5
-    weights = torch.softmax(scale * (q @ k.mT), -1)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    """Rows (..., K) with weights (N, K) that are stored in a few bits: `packed` is (N, blocks, bytes of a block)."""
+    bits, inside, outside = node.integer("bits", 4), node.integer("K"), node.integer("N")
+    if order is not None or bits not in (2, 4, 8):
+        raise UnsupportedOperator(f"{node.title} of {bits} bits" + (" in another order" if order is not None else ""))
+    values = _unpacked(packed.reshape(outside, packed.shape[1], -1), bits).to(x.dtype)  # (N, blocks, block)
+    blocks = values.shape[1]
+    middle: Tensor | float = float(1 << (bits - 1))
+    if zeros is not None:
+        known = zeros if zeros.is_floating_point() else _unpacked(zeros.reshape(outside, -1), bits)
+        middle = known.reshape(outside, -1)[:, :blocks, None].to(x.dtype)
+    weights = (values - middle) * scales.reshape(outside, blocks, 1).to(x.dtype)
+    y = x @ weights.flatten(1)[:, :inside].mT
+    return y if bias is None else y + bias
+
+
+def _unpacked(packed: Tensor, bits: int) -> Tensor:
+    """Bytes to the numbers in them, the lowest bits first: (..., B) to (..., 8 B / bits)."""
+    shifts = torch.arange(0, 8, bits, device=packed.device, dtype=torch.int32)
+    numbers = (packed.to(torch.int32)[..., None] >> shifts) & ((1 << bits) - 1)
+    return numbers.flatten(-2)

@@ -17,13 +17,28 @@ TABLE = Table()
 Activation = Callable[[Tensor], Tensor]
 Cell = Callable[["Direction", Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
-ACTIVATIONS: dict[str, Activation] = {
-    "Sigmoid": torch.sigmoid,
-    "Tanh": torch.tanh,
-    "Relu": torch.relu,
-    "Softplus": F.softplus,
-    "Softsign": F.softsign,
+ACTIVATIONS: dict[str, Callable[[float, float], Activation]] = {
+    "Sigmoid": lambda alpha, beta: torch.sigmoid,
+    "Tanh": lambda alpha, beta: torch.tanh,
+    "Relu": lambda alpha, beta: torch.relu,
+    "Softplus": lambda alpha, beta: F.softplus,
+    "Softsign": lambda alpha, beta: F.softsign,
+    "Affine": lambda alpha, beta: lambda x: alpha * x + beta,
+    "LeakyRelu": lambda alpha, beta: lambda x: F.leaky_relu(x, alpha),
+    "ThresholdedRelu": lambda alpha, beta: lambda x: torch.where(x >= alpha, x, torch.zeros_like(x)),
+    "ScaledTanh": lambda alpha, beta: lambda x: alpha * torch.tanh(beta * x),
+    "HardSigmoid": lambda alpha, beta: lambda x: (alpha * x + beta).clamp(0, 1),
+    "Elu": lambda alpha, beta: lambda x: F.elu(x, alpha),
 }
+PARAMETERS: dict[str, tuple[float | None, float | None]] = {
+    "Affine": (1.0, 0.0),
+    "LeakyRelu": (0.01, None),
+    "ThresholdedRelu": (1.0, None),
+    "ScaledTanh": (1.0, 1.0),
+    "HardSigmoid": (0.2, 0.5),
+    "Elu": (1.0, None),
+}
+"""The alpha and beta that an activation has where the node gives none; None for one that it does not take."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +58,32 @@ class Direction:
     """Those of the input, output and forget gates, (H,) each; none where absent."""
     activations: list[Activation]
 
+    def clipped(self, total: Tensor) -> Tensor:
+        """What goes into an activation, within the node's `clip` where it has one."""
+        bound = self.node.get("clip")
+        return total if bound is None else total.clamp(-float(bound), float(bound))
+
+
+def _activations(node: Node, names: list[str]) -> list[Activation]:
+    """The functions of a node's activations; alphas and betas are given to those that take them, in order."""
+    unknown = [name for name in names if name not in ACTIVATIONS]
+    if unknown:
+        raise UnsupportedOperator(f"{node.title} with activations {', '.join(unknown)}")
+    given = [list(node.get("activation_alpha", ())), list(node.get("activation_beta", ()))]
+    functions = []
+    for name in names:
+        values = [
+            0.0 if default is None else given[which].pop(0) if given[which] else default
+            for which, default in enumerate(PARAMETERS.get(name, (None, None)))
+        ]
+        functions.append(ACTIVATIONS[name](*values))
+    return functions
+
 
 def _rnn_cell(side: Direction, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     (hidden,) = state
     total = x @ side.w.mT + hidden @ side.r.mT + side.input_bias + side.hidden_bias
-    return (side.activations[0](total),)
+    return (side.activations[0](side.clipped(total)),)
 
 
 def _gru_cell(side: Direction, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -56,13 +92,13 @@ def _gru_cell(side: Direction, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Te
     size = hidden.shape[-1]
     xs = x @ side.w.mT + side.input_bias  # (N, 3 H): update, reset, hidden
     hs = hidden @ side.r[: 2 * size].mT + side.hidden_bias[: 2 * size]
-    update, reset = gate(xs[:, : 2 * size] + hs).chunk(2, 1)
+    update, reset = gate(side.clipped(xs[:, : 2 * size] + hs)).chunk(2, 1)
     weight, bias = side.r[2 * size :], side.hidden_bias[2 * size :]
     if side.node.flag("linear_before_reset"):
         inner = reset * (hidden @ weight.mT + bias)
     else:
         inner = (reset * hidden) @ weight.mT + bias
-    proposed = candidate(xs[:, 2 * size :] + inner)
+    proposed = candidate(side.clipped(xs[:, 2 * size :] + inner))
     return ((1 - update) * proposed + update * hidden,)
 
 
@@ -73,11 +109,11 @@ def _lstm_cell(side: Direction, x: Tensor, state: tuple[Tensor, ...]) -> tuple[T
     enter, leave, forget, fresh = total.chunk(4, 1)
     if side.peepholes:
         enter, forget = enter + side.peepholes[0] * cell, forget + side.peepholes[2] * cell
-    forgotten = 1 - gate(enter) if side.node.flag("input_forget") else gate(forget)
-    cell = forgotten * cell + gate(enter) * inner(fresh)
+    enter, forget = gate(side.clipped(enter)), gate(side.clipped(forget))
+    cell = (1 - enter if side.node.flag("input_forget") else forget) * cell + enter * inner(side.clipped(fresh))
     if side.peepholes:
         leave = leave + side.peepholes[1] * cell
-    return gate(leave) * outer(cell), cell
+    return gate(side.clipped(leave)) * outer(cell), cell
 
 
 def _run(
@@ -89,16 +125,12 @@ def _run(
     Returns:
         All hidden states (T, directions, N, H), and the last of each state (directions, N, H).
     """
-    if node.get("clip") is not None:
-        raise UnsupportedOperator(f"{node.title} with clip")
     batch_first = node.flag("layout")
     if batch_first:
         x = x.transpose(0, 1)
         initial = [None if state is None else state.transpose(0, 1) for state in initial]
     names = node.get("activations") or defaults * w.shape[0]
-    unknown = [name for name in names if name not in ACTIVATIONS]
-    if unknown or node.get("activation_alpha") or node.get("activation_beta"):
-        raise UnsupportedOperator(f"{node.title} with activations {', '.join(names)}")
+    activations = _activations(node, names)
     size, rows = r.shape[-1], x.shape[1]
     columns: list[Tensor] = []
     finals: list[tuple[Tensor, ...]] = []
@@ -108,7 +140,7 @@ def _run(
             node, w[index], r[index], biases.chunk(2)[0],
             biases.chunk(2)[1],
             () if peepholes is None else peepholes[index].chunk(3),
-            [ACTIVATIONS[name] for name in names[index * len(defaults) : (index + 1) * len(defaults)]],
+            activations[index * len(defaults) : (index + 1) * len(defaults)],
         )  # fmt: skip
         state = tuple(x.new_zeros(rows, size) if start is None else start[index] for start in [*initial, None][:states])
         backwards = node.text("direction", "forward") == "reverse" or index == 1
