@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cake_cli.config import TeacherConfig
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier, unnamed_weights
-from cake_cli.models.weights import Weights, command, fitting
+from cake_cli.models.weights import Weights, command, fitting, looks_like
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
@@ -113,6 +113,7 @@ def _describe_weights(weights: Weights) -> dict[str, Any]:
         "types": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()}),
         "first": [[name, list(tensor.shape)] for name, tensor in list(weights.tensors.items())[:3]],
         "fits": [asdict(fit) for fit in fits],
+        "looks_like": None if fits else looks_like(weights.shapes()).sentence,
         "command": command(weights, fits),
         "metadata": weights.metadata,
         "mends": list(weights.mends),

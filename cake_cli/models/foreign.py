@@ -95,7 +95,7 @@ def refusal_of_bytes(path: Path, head: bytes, size: int) -> ModelFileError | Non
         )
     if text and set(head) <= _PRINTABLE:
         shown = text[:60].decode("ascii").partition("\n")[0].strip()
-        return ModelFileError(f"{path} is a text file of {size:,} bytes ({shown!r}), not a model", OTHER)
+        return ModelFileError(f"{path} is a text file of {size:,} bytes ({shown!r}), not a model file", OTHER)
     return None
 
 

@@ -61,7 +61,7 @@ def test_archives_of_others_are_named(tmp_path: Path, entries: list[str], messag
 def test_names_tell_what_bytes_do_not(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"\x08\x01\x12\x00")
-    with pytest.raises(ModelFileError, match="TensorFlow|Core ML|Paddle"):
+    with pytest.raises(ModelFileError, match=r"TensorFlow|Core ML|Paddle"):
         sniff(path)
     assert sniff(path.rename(tmp_path / "graph.pb")).format == "onnx"
 
