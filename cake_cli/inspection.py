@@ -106,7 +106,7 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
 
 
 def _describe_weights(weights: Weights) -> dict[str, Any]:
-    from cake_cli.models.weights import command, fitting  # torchvision, which they need, takes seconds
+    from cake_cli.models.weights import command, fitting, looks_like  # torchvision, which they need, takes seconds
 
     fits = fitting(weights)
     return {
@@ -119,6 +119,7 @@ def _describe_weights(weights: Weights) -> dict[str, Any]:
         "types": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.tensors.values()}),
         "first": [[name, list(tensor.shape)] for name, tensor in list(weights.tensors.items())[:3]],
         "fits": [asdict(fit) for fit in fits],
+        "looks_like": None if fits else looks_like(weights.shapes()).sentence,
         "command": command(weights, fits),
         "metadata": weights.metadata,
         "mends": list(weights.mends),

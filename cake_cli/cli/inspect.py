@@ -60,10 +60,14 @@ def _weights(described: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("first", f"{name}  {format_shape(shape)}") for name, shape in described["first"]]
     rows += [("mended", mend) for mend in described["mends"]]
     for fit in described["fits"]:
-        rows.append(("fits", f"{fit['architecture']} of {fit['origin']}, {fit['classes']} classes"))
-    if not described["fits"]:
-        rows.append(("fits", "no architecture of torchvision or of cake; timm:NAME may"))
-    return [*rows, ("to copy it", described["command"])]
+        spelling = f"; {fit['spelling']}" if fit["spelling"] else ""
+        rows.append(("fits", f"{fit['architecture']} of {fit['origin']}, {fit['classes']} classes{spelling}"))
+    if len(described["fits"]) > 1:
+        rows.append(("", "these have the same weights and compute different things: name the one that it is"))
+    if described["looks_like"]:
+        rows.append(("fits", "no architecture of torchvision, timm or cake"))
+        rows.append(("looks like", described["looks_like"]))
+    return [*rows, ("to copy it" if described["command"].startswith("cake") else "instead", described["command"])]
 
 
 def _model(described: dict[str, Any]) -> list[tuple[str, str]]:

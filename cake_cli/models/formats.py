@@ -9,6 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from cake_cli.errors import ModelFileError
+from cake_cli.models.foreign import (
+    HEAD,
+    ONNX,
+    refusal_of_archive,
+    refusal_of_bytes,
+    refusal_of_folder,
+    refusal_of_name,
+    refusal_of_unknown,
+)
 
 Format = Literal["onnx", "safetensors", "torchscript", "pt2", "checkpoint", "pickle"]
 _LFS = b"version https://git-lfs"
@@ -38,14 +47,11 @@ def sniff(path: Path) -> ModelFile:
     if not path.exists():
         raise ModelFileError(f"there is no file {path}", _nearest(path))
     if path.is_dir():
-        raise ModelFileError(
-            f"{path} is a folder, not a model file",
-            "name a file, such as FOLDER/teacher.onnx, or a folder with config.json and model.safetensors",
-        )
+        raise refusal_of_folder(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
-            head = stream.read(64)
+            head = stream.read(HEAD)
     except OSError as fault:
         raise ModelFileError(f"{path} cannot be read: {fault.strerror}", "check its permissions") from fault
     if size == 0:
@@ -63,17 +69,15 @@ def _format(path: Path, head: bytes, size: int) -> Format:
         return "pickle"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         return "safetensors"
-    if head[:1] == b"\x08" or path.suffix.lower() == ".onnx":
+    suffix = path.suffix.lower()
+    refusal = refusal_of_bytes(path, head, size) or refusal_of_name(path, head)
+    if refusal is not None:
+        raise refusal
+    if head.startswith(ONNX) or suffix == ".onnx":
         return "onnx"
-    if head[4:8] == b"PTMF":
-        raise ModelFileError(
-            f"{path} is a mobile-lite file of torch, which has no gradient",
-            "give the TorchScript file it was made from",
-        )
-    raise ModelFileError(
-        f"{path} is not a model file that cake knows ({size} bytes, starting with {head[:8]!r})",
-        "give ONNX, TorchScript, torch.export (.pt2), weights (.safetensors, .pt, .pth), or a student of cake",
-    )
+    if suffix == ".safetensors":
+        return "safetensors"  # its reader says what is wrong with it
+    raise refusal_of_unknown(path, head, size)
 
 
 def _archive_format(path: Path) -> Format:
@@ -91,7 +95,8 @@ def _archive_format(path: Path) -> Format:
         return "pt2"
     if "data.pkl" in tails:
         return "checkpoint"
-    raise ModelFileError(f"{path} is an archive, but not of a model", "unpack it and name the model file")
+    folders = {part for name in names for part in name.replace("\\", "/").split("/")[:-1]}
+    raise refusal_of_archive(path, tails | folders)
 
 
 def _nearest(path: Path) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -42,13 +42,14 @@ def open_source(source: Source, settings: TeacherConfig) -> OpenedModel:
         ModelFileError: if there is no such file or function, it fails, does not return a module, or the
             module is no classifier.
     """
-    if not source.file.is_file():
-        raise ModelFileError(f"there is no file {source.file}", "name it as path/to/file.py:function")
+    require_file(source)
     if settings.input_shape is None:
         raise ModelFileError(
             f"{source.file.name}:{source.function} does not state the shape of its input", "--input-shape C,H,W or D"
         )
-    module = _call(source)
+    module = call_function(
+        source, (), contract="make it a function without arguments that returns a torch.nn.Module with its weights"
+    )
     mends = ["returned in training mode: put in eval mode"] if module.training else []
     module = module.float().eval().requires_grad_(False)
     layout = find_layout(module, attempts(settings.input_shape), output=settings.output)
@@ -64,7 +65,24 @@ def open_source(source: Source, settings: TeacherConfig) -> OpenedModel:
     )
 
 
-def _call(source: Source) -> nn.Module:
+def require_file(source: Source) -> None:
+    """Raises `ModelFileError` unless the file is there."""
+    if not source.file.is_file():
+        raise ModelFileError(f"there is no file {source.file}", "name it as path/to/file.py:function")
+
+
+def call_function(source: Source, arguments: tuple[Any, ...], *, contract: str) -> nn.Module:
+    """Runs a Python file and calls its function.
+
+    Args:
+        source: the file and the function.
+        arguments: what it is called with.
+        contract: what it has to be, in words: told where it fails.
+
+    Raises:
+        ModelFileError: if there is no such file or function, it fails, or does not return a module.
+    """
+    require_file(source)
     name = f"cake_source_{source.file.stem}"
     spec = importlib.util.spec_from_file_location(name, source.file.resolve())
     if spec is None or spec.loader is None:
@@ -81,20 +99,20 @@ def _call(source: Source) -> nn.Module:
             hint = did_you_mean(source.function, callables)
             told = f"{source.file} has no function {source.function!r}" + (f", {hint}" if hint else "")
             raise ModelFileError(told, f"{source.file}:FUNCTION")
-        made = function()
+        made = function(*arguments)
     except ModelFileError:
         raise
     except Exception as fault:  # foreign code fails in any way it likes
         reason = str(fault).strip().partition("\n")[0]
         raise ModelFileError(
             f"{source.file}:{source.function} failed: {type(fault).__name__}: {reason}",
-            "make it a function without arguments that returns a torch.nn.Module with its weights",
+            contract,
         ) from fault
     finally:
         sys.path.remove(folder)
     if not isinstance(made, nn.Module):
         raise ModelFileError(
             f"{source.file}:{source.function} returned a {type(made).__name__}, not a torch.nn.Module",
-            "return the module with its weights in it",
+            contract,
         )
     return made

@@ -20,7 +20,16 @@ def test_onnx_is_told_by_content(mlp_file: Path) -> None:
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "is empty"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "Git LFS pointer"),
-    (b"hello, world, this is text", "not a model file"),
+    (b"hello, world, this is text", "is a text file of 26 bytes"),
+    (b"\x00\x01\x02\x03 no format begins so", "not a model file that cake knows"),
+    (b"\n\n<!DOCTYPE html>\n<html lang='en'>", "is a web page"),
+    (b"<?xml version='1.0'?><net name='resnet'>", "is a model of OpenVINO"),
+    (b"\x1c\x00\x00\x00TFL3" + bytes(32), "is a TensorFlow Lite model"),
+    (b"\x14\x00\x00\x00ORTM" + bytes(32), "onnxruntime's own format"),
+    (b"\x89HDF\r\n\x1a\n" + bytes(32), "as Keras saves models"),
+    (b"GGUF" + bytes(32), "language model"),
+    (b"\x1f\x8b\x08" + bytes(32), "compressed with gzip"),
+    (b"sys_info" + bytes(249) + b"ustar" + bytes(200), "tar archive"),
     (b"PK\x03\x04 and then nothing", "damaged or truncated archive"),
 ])  # fmt: skip
 def test_what_is_no_model_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -29,6 +38,42 @@ def test_what_is_no_model_is_named(tmp_path: Path, content: bytes, message: str)
     with pytest.raises(ModelFileError, match=message) as caught:
         sniff(path)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(("entries", "message"), [
+    (["config.json", "metadata.json", "model.weights.h5"], "is a Keras model"),
+    (["TrainingInfo/Version.txt", "TransformerChain/Model.key"], "is an ML.NET model"),
+    (["net/version", "net/code/net.py", "net/attributes.pkl", "net/model.json"], "before torch 1.4"),
+    (["x_test.npy", "y_test.npy"], "arrays of numpy"),
+    (["photo.png"], "an archive, but not of a model"),
+])  # fmt: skip
+def test_archives_of_others_are_named(tmp_path: Path, entries: list[str], message: str) -> None:
+    path = tmp_path / "model.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry in entries:
+            archive.writestr(entry, "")
+    with pytest.raises(ModelFileError, match=message) as caught:
+        sniff(path)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "net.mlmodel", "net.pdmodel"])
+def test_names_tell_what_bytes_do_not(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"\x08\x01\x12\x00")
+    with pytest.raises(ModelFileError, match=r"TensorFlow|Core ML|Paddle"):
+        sniff(path)
+    assert sniff(path.rename(tmp_path / "graph.pb")).format == "onnx"
+
+
+def test_a_folder_names_the_model_in_it(tmp_path: Path) -> None:
+    (tmp_path / "teacher.onnx").write_bytes(b"\x08")
+    with pytest.raises(ModelFileError) as caught:
+        sniff(tmp_path)
+    assert caught.value.fix == f"name the file: {tmp_path / 'teacher.onnx'}"
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ModelFileError, match="SavedModel"):
+        sniff(tmp_path)
 
 
 def test_a_missing_file_suggests_the_nearest(tmp_path: Path) -> None:

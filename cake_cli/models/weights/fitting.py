@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -15,9 +15,13 @@ from cake_cli.catalog import STUDENTS
 from cake_cli.errors import UsageError
 from cake_cli.models.architectures import LENET_SIZES, SMALL_IMAGE, build_student
 from cake_cli.models.weights import torchvision
+from cake_cli.models.weights.likeness import looks_like
 from cake_cli.models.weights.reading import Weights
+from cake_cli.models.weights.spellings import respelled, spellings
+from cake_cli.models.weights.timm_table import timm_names
 
 Shapes = Mapping[str, tuple[int, ...]]
+SHOWN = 8
 _NAMED_LAYERS = ("resnet1", "resnet3", "resnet5", "resnext", "wide_resnet")
 
 
@@ -32,6 +36,8 @@ class Fit:
     classes: int
     input_shape: tuple[int | str, ...]
     """One row as far as the weights determine it; letters where they do not."""
+    spelling: str = ""
+    """How the names have to be read for it, in words; empty where they are as they should be."""
 
     def flags(self) -> str:
         """``--arch resnet18 --input-shape 3,H,W``."""
@@ -39,8 +45,34 @@ class Fit:
 
 
 def fitting(weights: Weights) -> list[Fit]:
-    """Every architecture of torchvision and of our students whose keys and shapes are exactly the weights'."""
+    """Every architecture whose keys and shapes are exactly the weights'.
+
+    Those of torchvision and our students; in other spellings of the names where none fits; those of timm
+    where still none does, for timm has most of torchvision's networks too.
+    """
     shapes = weights.shapes()
+    for spelling, names in spellings(shapes):
+        read = respelled(shapes, names)
+        found = [replace(fit, spelling=spelling) for fit in _fitting(read)]
+        found = found or [
+            Fit(f"timm:{name}", "timm", classes, (channels, "H", "W"), spelling)
+            for name, classes, channels in timm_names(read)
+        ]
+        if found:
+            return found
+    return []
+
+
+def in_spelling_of(architecture: str, weights: Weights) -> Weights:
+    """The weights under the names that an architecture has for them, where they fit it under others."""
+    fit = next((fit for fit in fitting(weights) if fit.architecture == architecture), None)
+    if fit is None or not fit.spelling:
+        return weights
+    names = dict(spellings(weights.tensors))[fit.spelling]
+    return replace(weights, tensors=respelled(weights.tensors, names), mends=(*weights.mends, fit.spelling))
+
+
+def _fitting(shapes: Shapes) -> list[Fit]:
     found = []
     for name in torchvision.fitting_names(shapes):
         image = (torchvision.vit_image(name, shapes),) * 2 if name.startswith("vit_") else ("H", "W")
@@ -96,6 +128,23 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def command(weights: Weights, fits: list[Fit]) -> str:
-    """What to type to open the weights as the first architecture that they fit."""
-    flags = fits[0].flags() if fits else "--arch NAME --input-shape C,H,W"
-    return f"cake distill {shlex.quote(str(weights.path))} {flags} --student cnn"
+    """What to type to open the weights; with NAME where several fit, and with the user's code where none does."""
+    file = shlex.quote(str(weights.path))
+    if len(fits) == 1:
+        return f"cake distill {file} {fits[0].flags()} --student cnn"
+    if fits:
+        return f"cake distill {file} --arch NAME --input-shape {','.join(map(str, fits[0].input_shape))} --student cnn"
+    like = looks_like(weights.shapes())
+    if like.arch is None:
+        return like.fix or "give a classifier of images or vectors"
+    return f"cake distill {file} --arch {like.arch} --input-shape {','.join(map(str, like.input_shape))} --student cnn"
+
+
+def described(weights: Weights, fits: list[Fit]) -> str:
+    """What the weights fit, or what they look like."""
+    if not fits:
+        return f"they look like {looks_like(weights.shapes()).sentence}"
+    names = [f"{fit.architecture} of {fit.origin} with {fit.classes} classes" for fit in fits[:SHOWN]]
+    more = f" and {len(fits) - SHOWN} more" if len(fits) > SHOWN else ""
+    several = ", which compute different things: name the one that it is" if len(fits) > 1 else ""
+    return f"they fit {', '.join(names)}{more}{several}"

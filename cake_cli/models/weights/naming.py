@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from cake_cli.catalog import STUDENTS
 from cake_cli.errors import EnvironmentFault, ModelFileError, UsageError, did_you_mean
 from cake_cli.models.architectures import build_student
+from cake_cli.models.source import Source, call_function, read_source
 from cake_cli.models.weights import torchvision
 from cake_cli.models.weights.fitting import Fit, fitting
 from cake_cli.models.weights.reading import Weights
@@ -27,7 +29,7 @@ class Named:
 
     module: nn.Module
     origin: str
-    """``torchvision``, ``cake`` or ``timm``."""
+    """``torchvision``, ``cake``, ``timm``, or ``python`` for code of the user."""
     mends: tuple[str, ...] = ()
 
 
@@ -37,7 +39,8 @@ def build_named(
     """The architecture of a name with the weights in it.
 
     Args:
-        name: a torchvision classifier, a student of cake, or ``timm:NAME``.
+        name: a torchvision classifier, a student of cake, ``timm:NAME``, or ``FILE.py:FUNCTION``, whose code
+            is run and builds the network that the weights are put in.
         weights: every key and shape must fit.
         input_shape: (C, H, W) or (D,), for architectures that are built for an image size.
         classes: K, where the weights do not say it.
@@ -47,6 +50,9 @@ def build_named(
         EnvironmentFault: if timm is asked for and missing.
         ModelFileError: if the weights do not fit, with the keys.
     """
+    source = read_source(Path(name))
+    if source is not None:
+        return _from_source(source, weights)
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), weights, input_shape, classes)
     base = name.partition(":")[0]
@@ -54,7 +60,7 @@ def build_named(
         hint = did_you_mean(name, [*torchvision.NAMES, *STUDENTS])
         raise UsageError(
             f"there is no architecture {name!r}" + (f", {hint}" if hint else ""),
-            "--arch takes torchvision's classifiers, the names of `cake students`, and timm:NAME",
+            "--arch takes torchvision's classifiers, the names of `cake students`, timm:NAME and FILE.py:FUNCTION",
         )
     fit = next((fit for fit in fitting(weights) if fit.architecture == name), None) if base in STUDENTS else None
     if (fit is not None and fit.origin == "cake") or name not in torchvision.NAMES:
@@ -64,6 +70,22 @@ def build_named(
     module = torchvision.build(name, {key: tuple(tensor.shape) for key, tensor in renamed.items()}, image)
     load(module, renamed, name, weights)
     return Named(module, "torchvision", tuple(mends))
+
+
+def _from_source(source: Source, weights: Weights) -> Named:
+    """A network built by code of the user; the names of weights are read as its own, with or without prefixes."""
+    module = call_function(source, (), contract="make it a function without arguments that returns the network")
+    wanted = module.state_dict().keys()
+    parts = [f"{part}." for part in weights.prefix.split(".")[:-1]]
+    prefixes = ["".join(parts[start:]) for start in range(len(parts) + 1)]
+    best = max(prefixes, key=lambda prefix: sum(f"{prefix}{key}" in wanted for key in weights.tensors))
+    load(
+        module,
+        {f"{best}{key}": tensor for key, tensor in weights.tensors.items()},
+        f"{source.file.name}:{source.function}",
+        weights,
+    )
+    return Named(module, "python", (f"built by {source.file.name}:{source.function}, whose code was run",))
 
 
 def _student(

@@ -12,7 +12,7 @@ from cake_cli.models.formats import ModelFile
 from cake_cli.models.layouts import attempts, find_layout
 from cake_cli.models.opened import OpenedModel
 from cake_cli.models.weights import torchvision
-from cake_cli.models.weights.fitting import Fit, command, fitting
+from cake_cli.models.weights.fitting import command, described, fitting, in_spelling_of
 from cake_cli.models.weights.naming import Named, build_named
 from cake_cli.models.weights.reading import Weights, read_weights
 from cake_cli.spec import InputSpec
@@ -36,6 +36,7 @@ def open_weights(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
     weights = read_weights(file)
     if settings.arch is None:
         raise nameless(weights)
+    weights = in_spelling_of(settings.arch, weights)
     named = build_named(settings.arch, weights, input_shape=settings.input_shape, classes=settings.classes)
     metadata, shape = dict(weights.metadata), settings.input_shape
     entry = None
@@ -70,17 +71,11 @@ def open_weights(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
 def nameless(weights: Weights) -> ModelFileError:
     """The refusal of weights whose architecture nobody named: what they fit, and the command."""
     fits = fitting(weights)
-    told = f"they fit {described(fits)}" if fits else "they fit none that cake knows by its keys"
     return ModelFileError(
         f"{weights.path} holds weights ({len(weights.tensors)} tensors), "
-        f"but does not say of which architecture; {told}",
+        f"but does not say of which architecture; {described(weights, fits)}",
         command(weights, fits),
     )
-
-
-def described(fits: list[Fit]) -> str:
-    """``resnet18 of torchvision with 10 classes``, for each."""
-    return ", ".join(f"{fit.architecture} of {fit.origin} with {fit.classes} classes" for fit in fits)
 
 
 def _published_spec(entry: object) -> InputSpec:
@@ -107,6 +102,8 @@ def _known_shape(arch: str, named: Named, weights: Weights) -> tuple[int, ...]:
     if named.origin == "cake":
         fit = next(fit for fit in fitting(weights) if fit.architecture == arch)
         return tuple(int(size) for size in fit.input_shape)
+    if named.origin == "python":
+        raise ModelFileError(f"{arch} does not state the shape of its input", "--input-shape C,H,W, or D for vectors")
     usual, fixed = _usual(arch, named.module)
     if fixed:
         return usual

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cake_cli.errors import ModelFileError
 from cake_cli.models.archive import require_sound_archive
 from cake_cli.models.formats import ModelFile
+from cake_cli.models.weights.unpickling import load_checkpoint, pickled
 
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
@@ -25,7 +22,8 @@ WRAPPERS = (
 """Keys under which training scripts keep the weights of a checkpoint, likely ones first."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DataParallel, torch.compile and Lightning put before every name."""
-SHOWN_GLOBALS = 3
+DEEPEST = 4
+"""How many wrappers may lie around weights."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,8 @@ class Weights:
     metadata: dict[str, str]
     """Key-value pairs of a safetensors header."""
     mends: tuple[str, ...]
+    prefix: str = ""
+    """What was stripped from before every name, such as ``module.``."""
 
     @property
     def parameters(self) -> int:
@@ -66,11 +66,22 @@ def read_weights(file: ModelFile) -> Weights:
         metadata, mends = {}, []
         if file.format == "checkpoint" and not file.legacy:
             require_sound_archive(path)
-        found, mends = _unwrap(path, _unpickle(path, mapped=not file.legacy))
-    tensors, stripped = _strip(found)
-    if not tensors:
-        raise ModelFileError(f"{path} holds no weights", "save the state dict: torch.save(model.state_dict(), FILE)")
-    return Weights(path, tensors, metadata, tuple(mends + stripped))
+        loaded, objects = load_checkpoint(path, legacy=file.legacy)
+        if objects and not _holds_tensors(loaded):
+            raise pickled(path, objects)
+        found, mends = _unwrap(path, loaded)
+        if objects:
+            mends.append(f"{len(objects)} kinds of objects beside the weights not loaded: {objects[0]}, ...")
+    tensors, prefix = _strip(found)
+    mends += [f"prefix {part}. stripped from the names" for part in prefix.split(".")[:-1]]
+    tensors, masks = _pruned(tensors)
+    if not any(tensor.is_floating_point() for tensor in tensors.values()):
+        types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+        raise ModelFileError(
+            f"{path} holds no weights" + (f", but {len(tensors)} tensors of {', '.join(types)}" if types else ""),
+            "save the state dict: torch.save(model.state_dict(), FILE)",
+        )
+    return Weights(path, tensors, metadata, tuple(mends + masks), prefix)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -81,44 +92,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise ModelFileError(f"{path} is not a whole safetensors file: {fault}", "copy it again") from fault
 
 
-def _unpickle(path: Path, *, mapped: bool) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as fault:
-        names = _globals(path, str(fault))
-        told = f" ({', '.join(names)})" if names else ""
-        raise ModelFileError(
-            f"{path} holds pickled Python objects{told}, whose loading would run code; it is not loaded",
-            "save the weights alone: torch.save(model.state_dict(), FILE); or export the model as ONNX",
-        ) from fault
-    except (RuntimeError, OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, AttributeError) as fault:
-        reason = str(fault).strip().partition("\n")[0][:160] or type(fault).__name__
-        raise ModelFileError(f"{path} is a damaged checkpoint: {reason}; it is not loaded", "copy it again") from fault
-
-
-def _globals(path: Path, message: str) -> list[str]:
-    """Names of the foreign classes and functions of a checkpoint; found without importing them."""
-    try:
-        found = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # old formats are not read by it
-        found = re.findall(r"GLOBAL ([\w.]+)", message)
-    return found[:SHOWN_GLOBALS] + (["..."] if len(found) > SHOWN_GLOBALS else [])
-
-
 def _unwrap(path: Path, loaded: Any) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a checkpoint, and from below which keys they were taken."""
     taken: list[str] = []
-    for _ in range(4):
+    for _ in range(DEEPEST):
+        if isinstance(loaded, (list, tuple)) and len(loaded) == 1:
+            loaded = loaded[0]
         if not isinstance(loaded, Mapping):
             break
-        inner = next((key for key in WRAPPERS if isinstance(loaded.get(key), Mapping) and loaded[key]), None)
+        inner = next((key for key in WRAPPERS if _holds_tensors(loaded.get(key))), None)
+        tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+        if inner is None and not tensors:
+            nested = [key for key, value in loaded.items() if _holds_tensors(value) and "optim" not in str(key)]
+            if len(nested) > 1:
+                listed = ", ".join(map(str, nested))
+                raise ModelFileError(
+                    f"{path} holds several sets of weights ({listed})",
+                    f"save one alone: torch.save(torch.load(FILE)[{str(nested[0])!r}], NEW)",
+                )
+            inner = nested[0] if nested else None
         if inner is None:
-            tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-            mends = [f"weights taken from the checkpoint's {'.'.join(taken)}"] if taken else []
-            return tensors, mends
-        taken.append(inner)
+            return tensors, [f"weights taken from the checkpoint's {'.'.join(taken)}"] if taken else []
+        taken.append(str(inner))
         loaded = loaded[inner]
     raise ModelFileError(
         f"{path} holds a {type(loaded).__name__}, not weights by name",
@@ -126,14 +121,38 @@ def _unwrap(path: Path, loaded: Any) -> tuple[dict[str, Tensor], list[str]]:
     )
 
 
-def _strip(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Without the prefixes that all names share, and without the counter of averaged models."""
-    mends = []
+def _holds_tensors(value: Any, depth: int = DEEPEST) -> bool:
+    """Whether tensors lie in a mapping, or in one below it, or in a list of one."""
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, Mapping) or depth == 0:
+        return False
+    return any(isinstance(inner, Tensor) or _holds_tensors(inner, depth - 1) for inner in value.values())
+
+
+def _strip(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Without the prefixes that all names share, which are returned, and the counter of averaged models."""
+    stripped = ""
     tensors = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
     while tensors:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
         if prefix is None:
             break
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        mends.append(f"prefix {prefix} stripped from the names")
-    return tensors, mends
+        stripped += prefix
+    return tensors, stripped
+
+
+def _pruned(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """With the masks of torch's pruning multiplied in: ``weight`` for ``weight_orig`` and ``weight_mask``."""
+    masked = {name.removesuffix("_mask") for name in tensors if name.endswith("_mask")}
+    masked = {name for name in masked if tensors.get(f"{name}_orig", tensors[f"{name}_mask"]).shape
+              == tensors[f"{name}_mask"].shape and f"{name}_orig" in tensors}  # fmt: skip
+    whole = {}
+    for name, tensor in tensors.items():
+        bare = name.removesuffix("_orig").removesuffix("_mask")
+        if bare not in masked:
+            whole[name] = tensor
+        elif name.endswith("_orig"):
+            whole[bare] = tensor * tensors[f"{bare}_mask"]
+    return whole, [f"pruning masks of {len(masked)} weights multiplied in"] if masked else []

@@ -148,3 +148,19 @@ def published(name: str, sha256: str) -> Any | None:
         if len(stem.rpartition("-")[2]) == 8 and sha256.startswith(stem.rpartition("-")[2]):
             return entry
     return None
+
+
+def bodies(shapes: Shapes) -> list[tuple[str, str]]:
+    """The architectures whose weights, all but the head, are among those given; each with its head's name."""
+    found = []
+    for family in FAMILIES:
+        if family.marker not in shapes:
+            continue
+        head = family.head.partition(".")[0] + "."
+        for name in family.names:
+            body = {
+                key: shape for key, shape in _shapes_of(name, _key(name, shapes)).items() if not key.startswith(head)
+            }
+            if body.items() <= shapes.items():
+                found.append((name, head))
+    return found

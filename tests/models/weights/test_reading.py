@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import prune
 
 from cake_cli.errors import ModelFileError
 from cake_cli.models.formats import sniff
@@ -85,3 +91,71 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, change: Any) 
     path.write_bytes(changed)
     with pytest.raises(ModelFileError, match=r"not a whole safetensors file|not a model file"):
         load_classifier(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_data_of_libraries_beside_the_weights_is_not_made(tmp_path: Path, legacy: bool) -> None:
+    content = {
+        "net": STATE,
+        "accuracy": np.float64(98.5),
+        "arguments": argparse.Namespace(lr=0.1),
+        "folder": Path("runs"),
+        "optimiser": torch.optim.Adam(nn.Linear(4, 3).parameters()),
+    }
+    weights = read_weights(sniff(saved(tmp_path / "w.pth", content, legacy=legacy)))
+    assert weights.tensors["weight"].equal(STATE["weight"])
+    assert "kinds of objects beside the weights not loaded" in weights.mends[-1]
+
+
+@pytest.mark.parametrize("function", [exec, subprocess.Popen, importlib.import_module, runpy.run_path])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_functions_of_the_standard_library_are_refused(tmp_path: Path, function: Any, legacy: bool) -> None:
+    class Asks:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (function, ("0",))
+
+    path = saved(tmp_path / "w.pth", {"net": STATE, "more": Asks()}, legacy=legacy)
+    with pytest.raises(ModelFileError, match=rf"{function.__name__}.*not loaded"):
+        read_weights(sniff(path))
+
+
+def test_a_function_of_a_library_is_never_called(tmp_path: Path) -> None:
+    """Names of libraries of data are let through: not to what bears them, but to a stand-in."""
+    marker = tmp_path / "marker"
+
+    class Asks:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (torch.save, (5, str(marker)))
+
+    read_weights(sniff(saved(tmp_path / "w.pth", {"net": STATE, "more": Asks()})))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [
+    {"state_dict": [STATE], "epoch": 3},
+    {"my_model": STATE, "config": {"depth": 3}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+    [STATE],
+])  # fmt: skip
+def test_weights_under_any_name_are_found(tmp_path: Path, content: Any) -> None:
+    assert list(read_weights(sniff(saved(tmp_path / "w.pth", content))).tensors) == ["weight", "bias"]
+
+
+def test_several_sets_of_weights_are_listed(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", {"generator": STATE, "critic": STATE})
+    with pytest.raises(ModelFileError, match=r"several sets of weights \(generator, critic\)"):
+        read_weights(sniff(path))
+
+
+def test_tensors_without_floats_are_no_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", {"x_train": torch.zeros(3, 4, dtype=torch.uint8)})
+    with pytest.raises(ModelFileError, match="holds no weights, but 1 tensors of uint8"):
+        read_weights(sniff(path))
+
+
+def test_pruning_masks_are_multiplied_in(tmp_path: Path) -> None:
+    layer = nn.Linear(4, 3)
+    prune.l1_unstructured(layer, "weight", amount=0.5)
+    weights = read_weights(sniff(saved(tmp_path / "w.pth", layer.state_dict())))
+    assert weights.tensors["weight"].equal(layer.weight)
+    assert set(weights.tensors) == {"weight", "bias"}
+    assert weights.mends == ("pruning masks of 1 weights multiplied in",)
