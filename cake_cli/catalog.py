@@ -1,6 +1,8 @@
-"""The names of student architectures: what completion and suggestions need, without torch."""
+"""The names of student architectures and export formats: what completion and suggestions need, without torch."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from cake_cli.errors import UsageError, did_you_mean
 
@@ -23,6 +25,16 @@ STUDENTS: dict[str, str] = {
     "wide_resnet101_2": "Wide ResNet-101-2",
 }
 """Name and what it is. The ResNets have a 3x3 stride-1 stem without pooling below 64 pixels."""
+
+
+ExportFormat = Literal["onnx", "torchscript", "pt2", "safetensors"]
+EXPORTS: dict[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "torchscript": ".torchscript",
+    "pt2": ".pt2",
+    "safetensors": ".safetensors",
+}
+"""Formats of `cake export`, and how the names of their files end."""
 
 
 def base_name(student: str) -> str:

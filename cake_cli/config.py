@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cake_cli.catalog import ExportFormat
 from cake_cli.errors import UsageError
 
 Outputs = Literal["auto", "logits", "log-probs", "probs"]
@@ -79,6 +80,11 @@ class StudentConfig:
 
     architecture: str | None = None
     """Architecture of the student: a name of `cake students`."""
+    export: tuple[ExportFormat, ...] = ()
+    """Files to write beside the student: onnx, torchscript, pt2. Can be repeated."""
+
+    def __post_init__(self) -> None:
+        _require(("safetensors" not in self.export, "the student is a safetensors file already", "--export onnx"))
 
 
 @dataclass(frozen=True)

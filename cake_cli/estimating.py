@@ -53,6 +53,7 @@ def estimate(prepared: Prepared) -> Estimate:
         seconds["training"] = _training_seconds(prepared, prepared.architecture)
         memory = 2 * prepared.samples * row_bytes
         disk += 3 * 4 * prepared.student_parameters  # the student, and a checkpoint with its momentum
+        disk += len(prepared.config.student.export) * 4 * prepared.student_parameters
         if prepared.trains_baseline:
             seconds["baseline"] = seconds["training"]
             memory += prepared.samples * row_bytes

@@ -20,6 +20,7 @@ from cake_cli.errors import AgreementMissed, DataError, RunError
 from cake_cli.events import Reporter
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
+from cake_cli.models.exporting import default_path, export
 from cake_cli.models.students import load_student, save_student
 from cake_cli.planning import Prepared, build_engine
 from cake_cli.report.page import write_report
@@ -137,6 +138,9 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[s
     if prepared.heldout is not None:
         with _timed(run, "evaluation"):
             run.update(evaluation=_evaluate(prepared, run, reporter))
+    if prepared.config.student.export:
+        with _timed(run, "export"):
+            _export(prepared, run, reporter)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     run.finish("complete")
     if prepared.config.evaluation.report:
@@ -153,6 +157,7 @@ def result(run: RunDirectory) -> dict[str, Any]:
         "run": str(run.path),
         "status": record["status"],
         "student": str(run.student_path),
+        "exports": record.get("exports", []),
         "bank": record.get("bank"),
         "report": record.get("report"),
         "samples": synthesis.get("samples"),
@@ -309,7 +314,14 @@ def _save(prepared: Prepared, path: Path, student: nn.Module) -> None:
         classes=subject.classes,
         class_names=subject.class_names,
         teacher_sha256=subject.sha256,
+        teacher_name=_teacher_name(prepared),
     )
+
+
+def _teacher_name(prepared: Prepared) -> str:
+    if prepared.teacher is not None:
+        return prepared.teacher.name
+    return "" if prepared.bank is None else str(prepared.bank.manifest["teacher"]["name"])
 
 
 def _train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
@@ -355,6 +367,21 @@ def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict
         reporter=reporter,
     )
     return evaluation_record(found, heldout.name, heldout.notes)
+
+
+def _export(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
+    """The student as files that others load, each compared with it; those of an earlier attempt are kept."""
+    student = load_student(run.student_path)
+    formats = prepared.config.student.export
+    with reporter.stage("export", len(formats), "files") as stage:
+        for format in formats:
+            done = run.record.get("exports", [])
+            if all(file["format"] != format for file in done) or not default_path(run.path, format).exists():
+                file = export(student, default_path(run.path, format), format, source=run.student_path, force=True)
+                run.update(exports=[*(old for old in done if old["format"] != format), file.to_json()])
+            stage.advance()
+        differences = {file["format"]: file["largest_difference"] for file in run.record["exports"]}
+        stage.conclude(", ".join(f"{name} within {value:.0e} of the student" for name, value in differences.items()))
 
 
 def evaluation_record(found: dict[str, Evaluation], data: str, notes: tuple[str, ...]) -> dict[str, Any]:

@@ -125,6 +125,31 @@ def claim_output(path: Path, *, force: bool) -> None:
         raise _cannot_create(path, fault) from fault
 
 
+def check_file(path: Path, *, force: bool) -> None:
+    """Refuses a file that cannot or may not be written, before any work is done; changes nothing.
+
+    Raises:
+        UsageError: if it exists and not `force`, is a folder, or its folder is missing or not writable.
+    """
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, not a file", "-o FILE")
+        if (path.is_symlink() or path.exists()) and not force:
+            raise UsageError(f"{path} exists", "-o with another name, or --force to move it aside")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path} cannot be written: there is no folder {path.parent}", f"mkdir -p {path.parent}")
+        if not os.access(path.parent, os.W_OK):
+            raise UsageError(f"{path} cannot be written: {path.parent} is not writable", "-o FILE, somewhere else")
+    except OSError as fault:
+        raise _cannot_create(path, fault) from fault
+
+
+def set_aside(path: Path) -> None:
+    """Gives what is at `path` a free name beside it, ``NAME.old-1``; does nothing where there is nothing."""
+    if path.is_symlink() or path.exists():
+        path.rename(_free_name(path))
+
+
 def _cannot_create(path: Path, fault: OSError) -> UsageError:
     return UsageError(f"{path} cannot be created: {fault.strerror or fault}", "choose another --out")
 

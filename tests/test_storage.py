@@ -15,10 +15,12 @@ from cake_cli import storage
 from cake_cli.errors import EnvironmentFault, UsageError
 from cake_cli.storage import (
     TEMPORARY,
+    check_file,
     check_output,
     claim_output,
     clear_leftovers,
     replacing,
+    set_aside,
     sha256,
     write_json,
     write_text,
@@ -216,3 +218,27 @@ def test_checking_changes_nothing(tmp_path: Path):
     check_output(tmp_path / "new" / "deep", force=False)
     assert names(tmp_path) == ["full"]
     assert names(tmp_path / "full") == ["mine.txt"]
+
+
+def test_a_file_is_refused_or_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "student.onnx"
+    check_file(file, force=False)
+    set_aside(file)
+    for content in ("one", "two"):
+        file.write_text(content)
+        with pytest.raises(UsageError, match="exists"):
+            check_file(file, force=False)
+        check_file(file, force=True)
+        set_aside(file)
+    assert names(tmp_path) == ["student.onnx.old-1", "student.onnx.old-2"]
+    assert (tmp_path / "student.onnx.old-2").read_text() == "two"
+    file.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="exists"):
+        check_file(file, force=False)
+    for path, said in ((tmp_path, "is a folder"), (tmp_path / "none" / "x", "there is no folder"),
+                       (tmp_path / ("n" * 300), "cannot be created")):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            check_file(path, force=True)
+    monkeypatch.setattr(storage.os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(UsageError, match="not writable"):
+        check_file(tmp_path / "x", force=True)

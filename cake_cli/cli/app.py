@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cake_cli import __version__
-from cake_cli.cli import distill, doctor, evaluate, inspect, lists, report, resume, synthesize, train
+from cake_cli.cli import distill, doctor, evaluate, export, inspect, lists, report, resume, synthesize, train
 from cake_cli.cli.failures import guarded
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-DISTIL, LOOK, HELP = "Distil", "Look", "Help"
+DISTIL, LOOK, CONVERT, HELP = "Distil", "Look", "Convert", "Help"
 app.command("distill", rich_help_panel=DISTIL)(distill.distill)
 app.command("synthesize", rich_help_panel=DISTIL)(synthesize.synthesize)
 app.command("train", rich_help_panel=DISTIL)(train.train)
@@ -29,6 +29,7 @@ app.command("resume", rich_help_panel=DISTIL)(resume.resume)
 app.command("inspect", rich_help_panel=LOOK)(inspect.inspect)
 app.command("evaluate", rich_help_panel=LOOK)(evaluate.evaluate)
 app.command("report", rich_help_panel=LOOK)(report.report)
+app.command("export", rich_help_panel=CONVERT)(export.export)
 app.command("students", rich_help_panel=HELP)(lists.students)
 app.command("recipes", rich_help_panel=HELP)(lists.recipes)
 app.command("doctor", rich_help_panel=HELP)(doctor.doctor)

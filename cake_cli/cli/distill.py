@@ -53,6 +53,7 @@ def distill(
     deterministic: o.Deterministic = None,
     out: o.Out = None,
     force: o.Force = False,
+    export: o.Export = None,
     report: o.Report = None,
     dry_run: o.DryRun = False,
     json: o.Json = False,
@@ -71,7 +72,8 @@ def distill(
         verify=verify, seed=seed, method=method, samples=samples, steps=steps, langevin=langevin, bank=bank,
         epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data, split=split,
         label_column=label_column, data_root=data_root, download=download, baseline=baseline,
-        min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic, report=report,
+        min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
+        export=export or None, report=report,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     run_command(console, settings, command="distill", out=out, force=force, dry_run=dry_run, print_config=print_config)

@@ -76,6 +76,10 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
 
     spec = InputSpec.from_json(described["input"])
     rows = [("sha256", described["sha256"][:16])]
+    if "cake.origin" in described["facts"]:
+        rows.append(("origin", described["facts"]["cake.origin"]))
+    if "cake.teacher" in described["facts"]:
+        rows.append(("teacher", described["facts"]["cake.teacher"]))
     if described["architecture"]:
         rows.append(("architecture", described["architecture"]))
     rows += [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from cake_cli.catalog import STUDENTS
+from cake_cli.catalog import EXPORTS, STUDENTS, ExportFormat
 from cake_cli.config import Config, Method, Outputs, Precision
-from cake_cli.errors import UsageError
+from cake_cli.errors import UsageError, did_you_mean
 from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
 
 Progress = Literal["auto", "bar", "log", "none"]
@@ -19,7 +20,7 @@ Progress = Literal["auto", "bar", "log", "none"]
 def flag(key: str, *names: str, panel: str, metavar: str | None = None, complete: Any = None) -> Any:
     """An option for one setting: its help is the line under the field, with the default."""
     default = defaults()[key]
-    shown = {None: "", True: " Default: yes.", False: " Default: no."}.get(default, f" Default: {default}.")
+    shown = {None: "", (): "", True: " Default: yes.", False: " Default: no."}.get(default, f" Default: {default}.")
     return typer.Option(
         *names,
         help=f"{descriptions()[key]}{shown}",
@@ -38,6 +39,29 @@ def complete_student(incomplete: str) -> list[tuple[str, str]]:
 def complete_recipe(incomplete: str) -> list[str]:
     """Recipe names that begin so."""
     return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
+def complete_format(incomplete: str) -> list[str]:
+    """Export formats that begin so."""
+    return [name for name in EXPORTS if name.startswith(incomplete)]
+
+
+def split_formats(given: Sequence[str]) -> list[ExportFormat]:
+    """Export formats, repeated or with commas between, each once and in order.
+
+    Raises:
+        UsageError: if one is unknown.
+    """
+    names = dict.fromkeys(name.strip().lower() for part in given for name in part.split(",") if name.strip())
+    for name in names:
+        if name not in EXPORTS:
+            hint = did_you_mean(name, EXPORTS)
+            raise UsageError(
+                f"there is no export format {name!r}" + (f", {hint}" if hint else ""), f"one of {', '.join(EXPORTS)}"
+            )
+    if not names:
+        raise UsageError("which format?", f"one of {', '.join(EXPORTS)}")
+    return [format for format in EXPORTS for name in names if name == format]
 
 
 TEACHER = "Teacher"
@@ -123,6 +147,10 @@ Out = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Move what is at --out aside instead of refusing.", rich_help_panel=OUTPUT)
 ]
+Export = Annotated[
+    list[str] | None,
+    flag("student.export", "--export", panel=OUTPUT, metavar="FORMAT", complete=complete_format),
+]
 Report = Annotated[bool | None, flag("evaluation.report", "--report/--no-report", panel=OUTPUT)]
 
 TERMINAL = "Terminal"
@@ -169,6 +197,8 @@ def read_config(
         values["teacher.file"] = str(teacher)
     if student is not None:
         values["student.architecture"] = student
+    if "student.export" in values:
+        values["student.export"] = list(split_formats(values["student.export"]))
     values = {key: _split_list(key, value) for key, value in values.items()}
     return resolve(recipe=recipe, file=config, assignments=assignments or (), flags=values)
 

@@ -140,6 +140,7 @@ def show_outcome(console: Console, outcome: dict[str, Any]) -> None:
         "done",
         [
             ("student", outcome["student"]),
+            *((file["format"], file["path"]) for file in outcome["exports"]),
             ("report", outcome["report"] or "not written (--no-report)"),
             ("cost", f"{count(passes['forward'])} forward and {count(passes['backward'])} backward teacher passes, "
                      f"{duration(sum(outcome['seconds'].values()))}"),

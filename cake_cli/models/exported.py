@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.archive import require_sound_archive
+from cake_cli.models.attached import read_attached
 from cake_cli.models.layouts import Attempt, find_layout, last_line
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.spec import format_shape
@@ -74,6 +75,7 @@ def open_exported(path: Path, settings: TeacherConfig) -> OpenedModel:
             "input shape": format_shape([str(size) for size in shape]),
         },
         mends=tuple(mends),
+        metadata=read_attached(path),
         fixed_batch=layout.fixed_batch,
         has_batch_axis=layout.has_batch_axis,
     )

@@ -63,12 +63,12 @@ def sniff(path: Path) -> ModelFile:
 
 
 def _format(path: Path, head: bytes, size: int) -> Format:
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        return "safetensors"  # first: the length that it begins with may read as "PK", or as the start of a pickle
     if head.startswith(b"PK"):
         return _archive_format(path)
     if head.startswith(_PICKLE_STARTS):
         return "pickle"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-        return "safetensors"
     suffix = path.suffix.lower()
     refusal = refusal_of_bytes(path, head, size) or refusal_of_name(path, head)
     if refusal is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -86,6 +87,8 @@ def _load(path: Path, settings: TeacherConfig) -> Classifier:
         return adapt(opened, settings, name=path.name, digest=sha256(source.file))
     if path.is_dir() and (path / "student.safetensors").is_file():
         path = path / "student.safetensors"
+    elif (path / "run.json").is_file():
+        raise ModelFileError(f"the run {path} has no student yet", f"cake resume {shlex.quote(str(path))}")
     if path.is_dir() and (path / "config.json").is_file():
         from cake_cli.models.folders import open_folder
 
@@ -163,7 +166,7 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         output_kind=kind,
         converter=opened.converter,
         batching=measured.batching,
-        facts=opened.facts,
+        facts=opened.facts | {key: text for key, text in opened.metadata.items() if key.startswith("cake.")},
         mends=opened.mends,
         checks=checks if settings.verify else (*checks, "gradient and runtime agreement not checked (--no-verify)"),
         check_seconds=opened.check_seconds + time.perf_counter() - started,
@@ -196,7 +199,8 @@ def input_spec(opened: OpenedModel, settings: TeacherConfig) -> tuple[InputSpec,
         ModelFileError: if the file's input is neither an image nor a vector.
     """
     file_shape = opened.input_shape
-    shape, channels_last = _our_shape(file_shape)
+    ours = file_shape == _stated_shape(opened.metadata)
+    shape, channels_last = (file_shape, False) if ours else _our_shape(file_shape)
     if settings.input_shape is not None and settings.input_shape != shape:
         if math.prod(settings.input_shape) != math.prod(file_shape):
             raise UsageError(
@@ -208,6 +212,14 @@ def input_spec(opened: OpenedModel, settings: TeacherConfig) -> tuple[InputSpec,
         channels_last = len(file_shape) == 3 and len(shape) == 3 and file_shape == (shape[1], shape[2], shape[0])
     layout = Layout(file_shape, channels_last=channels_last) if shape != file_shape else None
     return _normalisation(shape, opened.metadata, settings), layout
+
+
+def _stated_shape(metadata: Mapping[str, str]) -> tuple[int, ...] | None:
+    """The shape that the file's metadata state, in our order; None where they do not, or are damaged."""
+    try:
+        return InputSpec.from_json(json.loads(metadata["cake.input"])).shape
+    except (KeyError, ValueError, UsageError):
+        return None
 
 
 def _our_shape(file_shape: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:

@@ -2,7 +2,8 @@
 
 The header's metadata (texts) are: ``cake.version``, ``cake.architecture``, ``cake.input`` (an `InputSpec`
 as JSON), ``cake.classes`` (their number), ``cake.class_names`` (a JSON list, or null),
-``cake.teacher_sha256``, and ``cake.origin``, which says that no real data trained it.
+``cake.teacher`` and ``cake.teacher_sha256`` (name and hash of its file), and ``cake.origin``, which says that no
+real data trained it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def save_student(
     classes: int,
     class_names: tuple[str, ...] | None,
     teacher_sha256: str,
+    teacher_name: str = "",
 ) -> None:
     """Writes a student, atomically.
 
@@ -46,6 +48,7 @@ def save_student(
         classes: K.
         class_names: K names, or None.
         teacher_sha256: hash of the teacher's file.
+        teacher_name: name of the teacher's file, where it is known.
 
     Raises:
         EnvironmentFault: if the disk is full or refuses.
@@ -58,6 +61,7 @@ def save_student(
         "cake.input": json.dumps(spec.to_json()),
         "cake.classes": str(classes),
         "cake.class_names": json.dumps(class_names),
+        "cake.teacher": teacher_name,
         "cake.teacher_sha256": teacher_sha256,
         "cake.origin": "trained on synthetic samples of the teacher, without real data",
     }

@@ -1,6 +1,6 @@
 """Makes teacher.onnx and heldout.npz beside this file, from scikit-learn's 8x8 handwritten digits.
 
-    pip install scikit-learn onnxscript
+    pip install scikit-learn
     python examples/digits/make.py
 
 Of the 1,797 digits 500 are held out; a small CNN learns the other 1,297, with shifts of up to one pixel, and

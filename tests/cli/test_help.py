@@ -25,6 +25,7 @@ COMMANDS = [
     "inspect",
     "evaluate",
     "report",
+    "export",
     "students",
     "recipes",
     "doctor",

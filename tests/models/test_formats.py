@@ -76,6 +76,14 @@ def test_a_folder_names_the_model_in_it(tmp_path: Path) -> None:
         sniff(tmp_path)
 
 
+@pytest.mark.parametrize("start", [b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x08\x00"])
+def test_the_length_that_safetensors_begins_with_is_not_taken_for_a_magic_number(tmp_path: Path, start: bytes) -> None:
+    header = b"{}".ljust(int.from_bytes(start, "little"))
+    path = tmp_path / "weights.bin"
+    path.write_bytes(start.ljust(8, b"\0") + header + b"\0")
+    assert sniff(path).format == "safetensors"
+
+
 def test_a_missing_file_suggests_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "teacher.onnx").write_bytes(b"\x08")
     with pytest.raises(ModelFileError) as caught:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.archive import require_sound_archive
+from cake_cli.models.attached import read_attached
 from cake_cli.models.layouts import (
     Layout,
     attempts,
@@ -79,6 +80,7 @@ def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
         converter="torchscript",
         facts=facts,
         mends=tuple(mends),
+        metadata=read_attached(path),
         fixed_batch=layout.fixed_batch,
         has_batch_axis=layout.has_batch_axis,
     )
