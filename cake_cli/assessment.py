@@ -1,36 +1,109 @@
-"""Measuring a model that lies in a file, outside any run."""
+"""Measuring models that lie in files, outside any run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from cake_cli.config import Config
-from cake_cli.data import TEACHER, Evaluation, evaluate, open_heldout
+from cake_cli.data import TEACHER, Evaluation, at_chance, evaluate, open_heldout, read_class_map
 from cake_cli.errors import AgreementMissed, DataError, ModelFileError, UsageError
 from cake_cli.events import Reporter
-from cake_cli.hardware import pick
+from cake_cli.hardware import Hardware, pick
 from cake_cli.models.classifier import Classifier, Denormalise, Normalise
+from cake_cli.models.cost import Size, size_of
 from cake_cli.models.loading import load_classifier
+from cake_cli.models.speed import Speed, measure_speed
 from cake_cli.spec import InputSpec, format_shape
+
+COLUMNS = (
+    *("model", "role", "data", "samples", "accuracy", "accuracy_low", "accuracy_high", "top5", "ece"),
+    *("agreement", "agreement_low", "agreement_high", "kl", "parameters", "multiply_adds", "bytes"),
+    *("latency", "best_batch", "throughput", "device"),
+)
+"""Of the CSV file: shares in 0..1, KL in nats, latency in seconds, throughput in rows a second."""
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """One model, and what was measured of it."""
+
+    path: str
+    evaluation: Evaluation
+    size: Size
+    speed: Speed | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        speed = None if self.speed is None else self.speed.to_json()
+        return {"model": self.path} | self.evaluation.to_json() | asdict(self.size) | {"speed": speed}
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Models measured on the same held-out rows."""
+
+    data: str
+    device: str
+    notes: tuple[str, ...]
+    """What is to know of the data."""
+    teacher: Assessed | None
+    models: tuple[Assessed, ...]
+
+    @property
+    def rows(self) -> tuple[Assessed, ...]:
+        """The teacher, if there is one, and the models."""
+        return self.models if self.teacher is None else (self.teacher, *self.models)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints: the figures of one model at the top, those of several in a list."""
+        about: dict[str, Any] = {"data": self.data, "device": self.device, "notes": list(self.notes)}
+        about["teacher"] = None if self.teacher is None else self.teacher.to_json()
+        models = [model.to_json() for model in self.models]
+        return models[0] | about if len(models) == 1 else about | {"models": models}
+
+    def to_csv(self) -> str:
+        """A line for each model, the teacher first, under a header; what was not measured is empty."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in self.rows:
+            role = "teacher" if row is self.teacher else "model"
+            flat = (
+                {"role": role, "data": self.data, "device": self.device}
+                | row.to_json()
+                | (row.to_json()["speed"] or {})
+            )
+            for key in ("accuracy", "agreement"):
+                flat[f"{key}_low"], flat[f"{key}_high"] = flat[f"{key}_interval"] or ("", "")
+            writer.writerow(["" if flat.get(column) is None else flat[column] for column in COLUMNS])
+        return buffer.getvalue()
 
 
 def assess(
-    model: Path, config: Config, *, against: Path | None, batch_size: int, reporter: Reporter
-) -> dict[str, Evaluation]:
-    """Evaluates a model on held-out data, and its teacher beside it where one is given.
+    models: Sequence[Path],
+    config: Config,
+    *,
+    against: Path | None,
+    batch_size: int,
+    reporter: Reporter,
+    speed: bool = False,
+) -> Assessment:
+    """Evaluates models on held-out data, all in one pass, and their teacher beside them where one is given.
 
     Args:
-        model: a model file, a student, or a run directory.
+        models: model files, students, or run directories.
         config: held-out data and device; what the files do not say of their input.
         against: the teacher's file.
         batch_size: samples of a pass.
         reporter: told of the course.
-
-    Returns:
-        ``student``, and ``teacher`` if `against` was given.
+        speed: whether forward passes are timed.
 
     Raises:
         CakeError: if a file or the data do not fit.
@@ -38,62 +111,144 @@ def assess(
     data = config.evaluation
     if data.data is None:
         raise UsageError("on which data?", "--data FOLDER, FILE.npz, or a torchvision name")
+    if data.min_agreement is not None and against is None:
+        raise UsageError("--min-agreement needs the teacher", f"--against {TEACHER.upper()}.onnx")
+    class_map = read_class_map(data.class_map)
     hardware = pick(config.hardware.device)
-    student = load_classifier(model, config.teacher).on(hardware)
-    teacher = None if against is None else load_classifier(against, config.teacher).on(hardware)
-    if teacher is not None and (teacher.classes != student.classes or teacher.spec.shape != student.spec.shape):
-        raise ModelFileError(
-            f"{student.name} maps {format_shape(student.spec.shape)} to {student.classes} classes, "
-            f"{teacher.name} {format_shape(teacher.spec.shape)} to {teacher.classes}",
-            "compare models of the same input and classes",
-        )
+    files = {_key(path): path for path in models}
+    opened = {name: load_classifier(path, config.teacher) for name, path in files.items()}
+    first = next(iter(opened.values()))
+    if against is not None:
+        opened[TEACHER] = load_classifier(against, config.teacher)
+        files[TEACHER] = against
+    _require_alike(first, opened.values())
+    for note in _named_otherwise(first, opened.values()):
+        reporter.warn(note)
+    sizes = {name: size_of(model, files[name]) for name, model in opened.items()}
+    ready = {name: _in_space_of(first.spec, model).on(hardware) for name, model in opened.items()}
+    teacher = ready.pop(TEACHER, None)
     heldout = open_heldout(
         data.data,
-        student.spec,
-        student.classes,
+        first.spec,
+        first.classes,
         split=data.split,
         label_column=data.label_column,
         data_root=None if data.data_root is None else Path(data.data_root),
         download=data.download,
-        class_names=student.class_names,
+        class_names=next((model.class_names for model in opened.values() if model.class_names), None),
+        class_map=class_map,
+        strict=data.strict,
     )
     for note in heldout.notes:
         reporter.warn(note)
-    return evaluate(
-        {"student": student},
+    found = evaluate(
+        ready,
         heldout,
-        classes=student.classes,
-        teacher=None if teacher is None else _in_space_of(student.spec, teacher),
+        classes=first.classes,
+        teacher=teacher,
         device=hardware.device,
         batch_size=batch_size,
         reporter=reporter,
     )
+    _warn_of_chance(found, reporter)
+    everyone = ready if teacher is None else {TEACHER: teacher, **ready}
+    speeds = _speeds(everyone, first.spec.shape, hardware, reporter) if speed else {}
+    rows = {name: Assessed(str(files[name]), found[name], sizes[name], speeds.get(name)) for name in everyone}
+    measured = rows.pop(TEACHER, None)
+    return Assessment(heldout.name, hardware.describe(), heldout.notes, measured, tuple(rows.values()))
 
 
-def _in_space_of(spec: InputSpec, teacher: Classifier) -> Classifier:
-    """The teacher for rows that were normalised as `spec` says."""
-    if (spec.mean, spec.std, spec.range) == (teacher.spec.mean, teacher.spec.std, teacher.spec.range):
-        return teacher
-    if spec.range != teacher.spec.range:
-        raise DataError("the two models take raw values of different ranges", "give both as files of one range")
-    device = next((tensor.device for tensor in teacher.module.state_dict().values()), None)
-    bridge = nn.Sequential(Denormalise(spec), Normalise(teacher.spec)).to(device)
-    return replace(teacher, module=nn.Sequential(bridge, teacher.module))
+def _key(path: Path) -> str:
+    """What a model is called among the results; not as the teacher is."""
+    return f"./{path}" if str(path) == TEACHER else str(path)
 
 
-def require_agreement(student: Evaluation, gate: float | None) -> None:
-    """The gate of `--min-agreement`.
+def _require_alike(first: Classifier, models: Iterable[Classifier]) -> None:
+    for model in models:
+        if model.classes != first.classes or model.spec.shape != first.spec.shape:
+            raise ModelFileError(
+                f"{first.name} maps {format_shape(first.spec.shape)} to {first.classes} classes, "
+                f"{model.name} {format_shape(model.spec.shape)} to {model.classes}",
+                "compare models of the same input and classes",
+            )
+
+
+def _named_otherwise(first: Classifier, models: Iterable[Classifier]) -> Iterable[str]:
+    """Where two models call a class by different names: their outputs are compared by position all the same."""
+    for model in models:
+        pairs = zip(first.class_names or (), model.class_names or (), strict=False)
+        differ = [(index, *names) for index, names in enumerate(pairs) if names[0] != names[1]]
+        if differ:
+            index, ours, theirs = differ[0]
+            yield (
+                f"{len(differ)} classes of {first.name} and {model.name} have different names "
+                f"(class {index} is {ours!r} and {theirs!r}): they are compared by position"
+            )
+
+
+def _in_space_of(spec: InputSpec, model: Classifier) -> Classifier:
+    """The model for rows that were normalised as `spec` says."""
+    own = model.spec
+    if (spec.mean, spec.std, spec.range) == (own.mean, own.std, own.range):
+        return model
+    if spec.range != own.range:
+        if spec.range is None or own.range is None:
+            raise DataError(
+                "of two models only one says in which range raw values lie", "give --input-range, or --mean and --std"
+            )
+        own = _seen_from(spec.range, own, own.range)
+    return replace(model, module=nn.Sequential(Denormalise(spec), Normalise(own), model.module))
+
+
+def _seen_from(bounds: tuple[float, float], spec: InputSpec, own: tuple[float, float]) -> InputSpec:
+    """The normalisation of `spec`, with range `own`, for raw values whose range is `bounds` instead."""
+    scale = (own[1] - own[0]) / (bounds[1] - bounds[0])
+    shift = own[0] - bounds[0] * scale
+    return replace(
+        spec,
+        mean=tuple((mean - shift) / scale for mean in spec.mean),
+        std=tuple(std / scale for std in spec.std),
+        range=bounds,
+    )
+
+
+def _warn_of_chance(found: Mapping[str, Evaluation], reporter: Reporter) -> None:
+    """Names models that cannot be told from guessing beside others that can."""
+    guessing = [name for name, evaluation in found.items() if at_chance(evaluation)]
+    if TEACHER in guessing or (guessing and len(found) == 1):
+        return  # already said, with what to check
+    for name in guessing:
+        share = found[name].accuracy
+        reporter.warn(
+            f"{name} is right on {share:.1%}, no more than chance: it has learned little, or it takes inputs or "
+            "orders classes in another way"
+        )
+
+
+def _speeds(
+    models: Mapping[str, Classifier], shape: tuple[int, ...], hardware: Hardware, reporter: Reporter
+) -> dict[str, Speed]:
+    speeds = {}
+    with reporter.stage("speed", len(models), "models") as stage:
+        for name, model in models.items():
+            speeds[name] = measure_speed(model, shape, hardware)
+            stage.advance()
+        stage.conclude(f"on {hardware.describe()}")
+    return speeds
+
+
+def require_agreement(found: Assessment, gate: float | None) -> None:
+    """The gate of `--min-agreement`, which every model must pass.
 
     Raises:
-        AgreementMissed: if agreement is below `gate`.
-        UsageError: if it was not measured.
+        AgreementMissed: if a model's agreement is below `gate`.
     """
     if gate is None:
         return
-    if student.agreement is None:
-        raise UsageError("--min-agreement needs the teacher", f"--against {TEACHER.upper()}.onnx")
-    if student.agreement < gate:
+    shares = [(row.path, row.evaluation.agreement) for row in found.models]
+    missed = [f"{share:.2%} ({path})" for path, share in shares if share is not None and share < gate]
+    if missed:
         raise AgreementMissed(
-            f"model and teacher agree on {student.agreement:.2%} of the held-out data, less than {gate:.2%}",
+            f"agreement with the teacher on the held-out data is {', '.join(missed)}, less than {gate:.2%}",
             "a larger bank, more steps or epochs, or a larger student",
         )

@@ -205,6 +205,10 @@ class EvaluationConfig:
     """Split of the held-out data, such as test or val."""
     label_column: str | None = None
     """Column of the label in a table; the last by default."""
+    class_map: str | None = None
+    """Which class of the data is which of the model: cat=tabby,dog=0, or a file with one such pair a line, or JSON."""
+    strict: bool = False
+    """Stop at an image that cannot be read, instead of leaving it out."""
     data_root: str | None = None
     """Folder of torchvision data sets."""
     download: bool = False

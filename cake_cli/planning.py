@@ -10,7 +10,7 @@ import torch
 
 from cake_cli.catalog import base_name
 from cake_cli.config import Config, SynthesisConfig
-from cake_cli.data import HeldOut, open_heldout
+from cake_cli.data import HeldOut, open_heldout, read_class_map
 from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
 from cake_cli.models.architectures import build_student
@@ -108,6 +108,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
             subject.classes,
             split=data.split,
             label_column=data.label_column,
+            class_map=read_class_map(data.class_map),
+            strict=data.strict,
             data_root=None if data.data_root is None else Path(data.data_root),
             download=data.download,
             class_names=subject.class_names,

@@ -1,18 +1,23 @@
-"""``cake evaluate``: accuracy and fidelity of a model on held-out data."""
+"""``cake evaluate``: accuracy and fidelity of models on held-out data."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cake_cli.cli import options as o
-from cake_cli.cli.console import Console
+from cake_cli.cli.console import Console, count, size
+
+if TYPE_CHECKING:
+    from cake_cli.assessment import Assessed, Assessment
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model file, a student, or a run directory.", metavar="MODEL")],
+    models: Annotated[
+        list[Path], typer.Argument(help="Model files, students, or run directories.", metavar="MODEL...")
+    ],
     data: o.Data = None,
     against: Annotated[
         Path | None,
@@ -20,12 +25,18 @@ def evaluate(
     ] = None,
     split: o.Split = None,
     label_column: o.LabelColumn = None,
+    class_map: o.ClassMap = None,
+    strict: o.Strict = None,
     data_root: o.DataRoot = None,
     download: o.Download = None,
     min_agreement: o.MinAgreement = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Samples of a pass.", rich_help_panel=o.EVALUATION, min=1)
     ] = 256,
+    speed: Annotated[
+        bool,
+        typer.Option("--speed", help="Time forward passes: one row, and the best batch.", rich_help_panel=o.EVALUATION),
+    ] = False,
     arch: o.Arch = None,
     classes: o.Classes = None,
     trust: o.Trust = None,
@@ -37,48 +48,102 @@ def evaluate(
     output: o.OutputName = None,
     verify: o.Verify = None,
     device: o.Device = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Write the figures, a line a model.", rich_help_panel=o.OUTPUT, metavar="FILE"),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            "--pictures",
+            help="Draw confusions, recall by class, agreement by confidence.",
+            rich_help_panel=o.OUTPUT,
+            metavar="DIR",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Move what is there aside instead of refusing.", rich_help_panel=o.OUTPUT)
+    ] = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     progress: o.ProgressMode = "auto",
 ) -> None:
-    """Measure a model on held-out data, alone or against its teacher.
+    """Measure models on held-out data, alone or against their teacher.
 
-    Example: cake evaluate runs/a --data ./val --against teacher.onnx
+    Example: cake evaluate runs/a runs/b --data ./val --against teacher.onnx
     """
     settings = o.read_config(
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
-        verify=verify, data=data, split=split, label_column=label_column, data_root=data_root, download=download,
-        min_agreement=min_agreement, device=device,
+        verify=verify, data=data, split=split, label_column=label_column, class_map=class_map, strict=strict,
+        data_root=data_root, download=download, min_agreement=min_agreement, device=device,
     )  # fmt: skip
     console = Console(quiet=quiet, json_output=json, progress=progress)
     from cake_cli.assessment import assess, require_agreement
     from cake_cli.cli.progress import reporter_of
+    from cake_cli.storage import check_file, check_output
 
-    found = assess(model, settings, against=against, batch_size=batch_size, reporter=reporter_of(console))
-    student = found["student"]
+    if csv is not None:
+        check_file(csv, force=force)
+    if pictures is not None:
+        check_output(pictures, force=force)
+    found = assess(models, settings, against=against, batch_size=batch_size, reporter=reporter_of(console), speed=speed)
     if json:
-        console.json(student.to_json())
+        console.json(found.to_json())
     elif quiet:
-        console.result(f"{student.accuracy:.4f}")
+        for row in found.models:
+            console.result(f"{row.evaluation.accuracy:.4f}")
     else:
-        rows = []
-        for name, path in (("teacher", against), ("student", model)):
-            if name in found:
-                figures = found[name]
-                low, high = figures.accuracy_interval
-                agreement = "" if name == "teacher" or figures.agreement is None else f"{figures.agreement:.2%}"
-                kl = "" if name == "teacher" or figures.kl is None else f"{figures.kl:.3f}"
-                rows.append(
-                    [
-                        str(path),
-                        f"{figures.accuracy:.2%}",
-                        f"{low:.1%} to {high:.1%}",
-                        agreement,
-                        kl,
-                        f"{figures.ece:.3f}",
-                    ]
-                )
-        console.table(["model", "accuracy", "95 % interval", "agreement", "KL", "ECE"], rows, result=True)
-        console.say(f"{student.samples:,} samples")
-    require_agreement(student, settings.evaluation.min_agreement)
+        _show(console, found, speed=speed)
+    _write(console, found, csv, pictures, force=force)
+    require_agreement(found, settings.evaluation.min_agreement)
+
+
+def _show(console: Console, found: Assessment, *, speed: bool) -> None:
+    many = found.models[0].evaluation.top5 is not None
+    against = found.teacher is not None
+    columns = ["model", "accuracy", "95 % interval", *(["top 5"] if many else []),
+               *(["agreement", "95 % interval", "KL"] if against else []), "ECE"]  # fmt: skip
+    console.table(columns, [_metrics(found, row, many=many) for row in found.rows], result=True)
+    console.result("")
+    timed = ["one row", "rows/s", "in batches of"] if speed else []
+    costs = [[row.path, *_cost(row)] for row in found.rows]
+    console.table(["model", "weights", "multiply-adds", "size", *timed], costs, result=True)
+    console.say(f"{found.models[0].evaluation.samples:,} samples" + (f"; timed on {found.device}" if speed else ""))
+
+
+def _metrics(found: Assessment, row: Assessed, *, many: bool) -> list[str]:
+    figures = row.evaluation
+    low, high = figures.accuracy_interval
+    cells = [row.path, f"{figures.accuracy:.2%}", f"{low:.1%} to {high:.1%}"]
+    if many:
+        cells.append("" if figures.top5 is None else f"{figures.top5:.2%}")
+    if found.teacher is not None:
+        known = figures.agreement is not None and figures.agreement_interval is not None and figures.kl is not None
+        low, high = figures.agreement_interval or (0.0, 0.0)
+        cells += [f"{figures.agreement:.2%}", f"{low:.1%} to {high:.1%}", f"{figures.kl:.3f}"] if known else [""] * 3
+    return [*cells, f"{figures.ece:.3f}"]
+
+
+def _cost(row: Assessed) -> list[str]:
+    cells = [count(row.size.parameters), count(row.size.multiply_adds), size(row.size.bytes)]
+    if row.speed is not None:
+        cells += [f"{1000 * row.speed.latency:.3g} ms", count(row.speed.throughput), str(row.speed.best_batch)]
+    return cells
+
+
+def _write(console: Console, found: Assessment, csv: Path | None, pictures: Path | None, *, force: bool) -> None:
+    from cake_cli.storage import claim_output, set_aside, write_text
+
+    if csv is not None:
+        set_aside(csv)
+        write_text(csv, found.to_csv())
+        console.say(f"figures in {csv}")
+    if pictures is not None:
+        from dataclasses import asdict
+
+        from cake_cli.report.evaluated import write_pictures
+
+        claim_output(pictures, force=force)
+        files = write_pictures(pictures, {row.path: asdict(row.evaluation) for row in found.rows})
+        console.say(f"{len(files)} pictures in {pictures}")

@@ -127,6 +127,8 @@ EVALUATION = "Evaluation (never trains, never selects)"
 Data = Annotated[str | None, flag("evaluation.data", "--data", panel=EVALUATION, metavar="DATA")]
 Split = Annotated[str | None, flag("evaluation.split", "--split", panel=EVALUATION)]
 LabelColumn = Annotated[str | None, flag("evaluation.label_column", "--label-column", panel=EVALUATION)]
+ClassMap = Annotated[str | None, flag("evaluation.class_map", "--class-map", panel=EVALUATION, metavar="A=B,..|FILE")]
+Strict = Annotated[bool | None, flag("evaluation.strict", "--strict/--no-strict", panel=EVALUATION)]
 DataRoot = Annotated[str | None, flag("evaluation.data_root", "--data-root", panel=EVALUATION, metavar="DIR")]
 Download = Annotated[bool | None, flag("evaluation.download", "--download/--no-download", panel=EVALUATION)]
 Baseline = Annotated[bool | None, flag("evaluation.baseline", "--baseline/--no-baseline", panel=EVALUATION)]

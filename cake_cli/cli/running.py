@@ -44,7 +44,10 @@ def absolute(config: Config) -> Config:
         teacher=replace(config.teacher, file=full(config.teacher.file)),
         synthesis=replace(config.synthesis, bank=full(config.synthesis.bank)),
         evaluation=replace(
-            config.evaluation, data=full(config.evaluation.data), data_root=full(config.evaluation.data_root)
+            config.evaluation,
+            data=full(config.evaluation.data),
+            data_root=full(config.evaluation.data_root),
+            class_map=full(config.evaluation.class_map),
         ),
     )
 

@@ -31,6 +31,7 @@ def train(
     data: o.Data = None,
     split: o.Split = None,
     label_column: o.LabelColumn = None,
+    class_map: o.ClassMap = None,
     data_root: o.DataRoot = None,
     download: o.Download = None,
     baseline: o.Baseline = None,
@@ -57,7 +58,7 @@ def train(
         bank=str(_bank_of(bank)), epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data,
         split=split, label_column=label_column, data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
-        export=export or None, report=report,
+        class_map=class_map, export=export or None, report=report,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     run_command(console, settings, command="train", out=out, force=force, dry_run=dry_run, print_config=print_config)

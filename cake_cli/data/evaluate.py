@@ -133,13 +133,18 @@ class _Runner:
         return logits
 
 
+def at_chance(found: Evaluation) -> bool:
+    """Whether a model cannot be told from guessing: its interval reaches down to one in K."""
+    return found.accuracy_interval[0] <= 1 / len(found.per_class)
+
+
 def _warn_of_chance(results: Mapping[str, Evaluation], classes: int, with_teacher: bool, reporter: Reporter) -> None:
     """Warns when the one model that should be good cannot be told from guessing."""
     if not with_teacher and len(results) > 1:
         return
     name = TEACHER if with_teacher else next(iter(results))
     found = results[name]
-    if found.accuracy_interval[0] <= 1 / classes:
+    if at_chance(found):
         reporter.warn(
             f"{name} is right on {100 * found.accuracy:.1f} % of {found.samples:,} held-out rows, and chance is "
             f"{100 / classes:.3g} %: check mean and std, the input range, and the order of the labels"

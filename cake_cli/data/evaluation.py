@@ -18,7 +18,9 @@ class ClassRecall:
     name: str | None
     """Where it is known."""
     recall: float | None
-    """Share of the class's samples that the model gives this class; None without samples."""
+    """Share of the class's samples that the model gives this class, the class's accuracy; None without samples."""
+    precision: float | None
+    """Share of the samples that the model gives this class and that are of it; None where it gives none."""
     support: int
     """How many samples truly are of this class."""
 

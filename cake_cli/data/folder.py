@@ -52,6 +52,7 @@ def open_folder(
     *,
     name: str,
     split: str | None = None,
+    strict: bool = False,
 ) -> PictureSet:
     """A folder as a `HeldOut`.
 
@@ -64,6 +65,7 @@ def open_folder(
         model: the classifier's classes.
         name: what the user called it.
         split: the folder below `root` to read.
+        strict: whether an image that cannot be read is a fault.
 
     Raises:
         DataError: if there are no class folders, they are not the model's classes, or hold no image.
@@ -98,7 +100,7 @@ def open_folder(
         for path, label in items:
             yield Picture(str(Path(path).relative_to(folder)), label, partial(Image.open, path))
 
-    return PictureSet(name, len(items), pictures, spec, class_names=order.names, notes=tuple(notes))
+    return PictureSet(name, len(items), pictures, spec, class_names=order.names, notes=tuple(notes), strict=strict)
 
 
 def _names_beside(folder: Path, root: Path) -> tuple[str, ...] | None:

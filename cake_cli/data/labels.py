@@ -71,7 +71,7 @@ def order_classes(found: Sequence[str], model: ModelClasses, *, what: str) -> Cl
     if len(found) != model.count:
         raise DataError(
             f"{what} name {len(found)} classes ({_listed(found)}), the model has {model.count}",
-            "give data of the model's classes" + (f" ({_listed(model.names)})" if model.names else ""),
+            "give data of the model's classes" + (f" ({_listed(model.names)}), or --class-map" if model.names else ""),
         )
     index = {name: position for position, name in enumerate(found)}
     return ClassOrder(index, model.names or tuple(found), _by_position(found, model.names, what))
@@ -142,7 +142,8 @@ def _named_labels(values: Array, model: ModelClasses, name: str) -> tuple[NDArra
     strangers = [label for label in names if label not in order.index]
     if strangers:
         raise DataError(
-            f"{name} has labels that the model does not know: {_listed(strangers)}", "name them as the model does"
+            f"{name} has labels that the model does not know: {_listed(strangers)}",
+            "name them as the model does, or map them with --class-map NAME=NAME",
         )
     indices = np.array([order.index[label] for label in names], dtype=np.int64)
     return indices[inverse], order
@@ -174,10 +175,11 @@ def _by_name(found: Sequence[str], index: Mapping[str, int], classes: int, what:
 def _by_position(found: Sequence[str], class_names: Sequence[str] | None, what: str) -> tuple[str, ...]:
     notes = []
     if class_names is not None and [_key(name) for name in found] != [_key(name) for name in class_names]:
-        differ = next(i for i, name in enumerate(found) if _key(name) != _key(class_names[i]))
+        differ = [i for i, name in enumerate(found) if _key(name) != _key(class_names[i])]
+        shown = _listed((f"class {i} is {found[i]!r}, in the model {class_names[i]!r}" for i in differ), most=3)
         notes.append(
-            f"{what} are not named as the model's classes (class {differ} is {found[differ]!r}, in the model "
-            f"{class_names[differ]!r}): they are matched by position"
+            f"{what} are not named as the model's classes ({shown}): they are matched by position; "
+            "--class-map says otherwise"
         )
     elif class_names is None and all(name.isdigit() for name in found):
         numbers = [int(name) for name in found]

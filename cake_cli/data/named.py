@@ -40,6 +40,7 @@ def open_named(
     data_root: Path | None,
     download: bool = False,
     split: str | None = None,
+    strict: bool = False,
 ) -> PictureSet:
     """The test split, or `split`, of a torchvision set as a `HeldOut`.
 
@@ -50,6 +51,7 @@ def open_named(
         data_root: torchvision's ``root``, where the set lies or is put.
         download: whether torchvision may fetch the set; else nothing leaves the machine.
         split: as torchvision names it; ``test`` where None.
+        strict: whether an image that cannot be read is a fault.
 
     Raises:
         UsageError: if `data_root` is not given, or the set has no such split.
@@ -82,7 +84,7 @@ def open_named(
                 )
             yield Picture(f"image {position}", index[int(label)], partial(_given, image))
 
-    return PictureSet(name, len(images), pictures, spec, class_names=order.names, notes=order.notes)
+    return PictureSet(name, len(images), pictures, spec, class_names=order.names, notes=order.notes, strict=strict)
 
 
 def _load(name: str, root: Path, split: str, download: bool) -> Any:

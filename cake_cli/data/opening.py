@@ -32,6 +32,7 @@ def open_heldout(
     download: bool = False,
     class_names: tuple[str, ...] | None = None,
     class_map: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> HeldOut:
     """Opens a held-out set and checks that it fits the classifier; its rows stay on disk.
 
@@ -45,6 +46,7 @@ def open_heldout(
         download: whether torchvision may fetch what is missing.
         class_names: the model's K names, with which names in the data are matched.
         class_map: from the data's names of classes (or labels as text) to the model's names or indices.
+        strict: whether an image that cannot be read is a fault, not a note.
 
     Raises:
         DataError: if the source is missing, of no known kind, damaged, unlabelled, or does not fit.
@@ -58,26 +60,40 @@ def open_heldout(
         if name is None:
             raise _missing(path, source)
         _refuse(source, "a torchvision set", label_column=label_column)
-        return open_named(name, spec, model, data_root=data_root, download=download, split=split)
+        return open_named(name, spec, model, data_root=data_root, download=download, split=split, strict=strict)
     if path.is_dir():
-        return _open_directory(path, source, spec, model, split=split, label_column=label_column)
-    return _open_file(path, source, spec, model, split=split, label_column=label_column)
+        return _open_directory(path, source, spec, model, split=split, label_column=label_column, strict=strict)
+    return _open_file(path, source, spec, model, split=split, label_column=label_column, strict=strict)
 
 
 def _open_directory(
-    path: Path, source: str, spec: InputSpec, model: ModelClasses, *, split: str | None, label_column: str | None
+    path: Path,
+    source: str,
+    spec: InputSpec,
+    model: ModelClasses,
+    *,
+    split: str | None,
+    label_column: str | None,
+    strict: bool,
 ) -> HeldOut:
     if find_parquet(path):
-        return open_parquet(path, spec, model, name=source, split=split, label_column=label_column)
+        return open_parquet(path, spec, model, name=source, split=split, label_column=label_column, strict=strict)
     _refuse(source, "a folder", label_column=label_column)
     images = find_idx(path, split)
     if images is not None:
         return _array_set(str(images), *open_idx(images), spec, model)
-    return open_folder(path, spec, model, name=source, split=split)
+    return open_folder(path, spec, model, name=source, split=split, strict=strict)
 
 
 def _open_file(
-    path: Path, source: str, spec: InputSpec, model: ModelClasses, *, split: str | None, label_column: str | None
+    path: Path,
+    source: str,
+    spec: InputSpec,
+    model: ModelClasses,
+    *,
+    split: str | None,
+    label_column: str | None,
+    strict: bool,
 ) -> HeldOut:
     head = _head(path)
     suffix = path.suffix.lower()
@@ -86,7 +102,7 @@ def _open_file(
         return _array_set(source, *open_npz(path, split), spec, model)
     if suffix == ".parquet" or head == b"PAR1":
         _refuse(source, "one parquet file", split=split)
-        return open_parquet(path, spec, model, name=source, label_column=label_column)
+        return open_parquet(path, spec, model, name=source, label_column=label_column, strict=strict)
     if suffix in (".csv", ".tsv"):
         _refuse(source, "a table", split=split)
         return TableSet(path, spec, model, label_column=label_column)

@@ -38,6 +38,7 @@ def open_parquet(
     name: str,
     split: str | None = None,
     label_column: str | None = None,
+    strict: bool = False,
 ) -> PictureSet:
     """A parquet file, or a folder of shards such as ``test-00000-of-00002.parquet``, as a `HeldOut`.
 
@@ -48,6 +49,7 @@ def open_parquet(
         name: what the user called it.
         split: what the names of the shards to read begin with.
         label_column: the column of labels, where it is not called ``label``.
+        strict: whether an image that cannot be read is a fault.
 
     Raises:
         EnvironmentFault: if pyarrow is missing.
@@ -75,7 +77,8 @@ def open_parquet(
                     yield Picture(f"{path.name} row {row}", int(values[row]), partial(_load, cell))
                 row += 1
 
-    return PictureSet(name, int((values >= 0).sum()), pictures, spec, class_names=order.names, notes=order.notes)
+    rows = int((values >= 0).sum())
+    return PictureSet(name, rows, pictures, spec, class_names=order.names, notes=order.notes, strict=strict)
 
 
 def _of_split(root: Path, split: str | None) -> list[Path]:

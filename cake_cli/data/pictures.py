@@ -47,6 +47,7 @@ class PictureSet:
         spec: the classifier's input.
         class_names: K names in the model's order, where known.
         notes: what is known already.
+        strict: whether a picture that cannot be read is a fault, not a note.
 
     Raises:
         DataError: if there are none, or the first that can be read does not fit the spec.
@@ -61,6 +62,7 @@ class PictureSet:
         *,
         class_names: tuple[str, ...] | None = None,
         notes: tuple[str, ...] = (),
+        strict: bool = False,
     ) -> None:
         if count == 0:
             raise DataError(f"{name} has no images", "give a held-out set with at least one")
@@ -69,6 +71,7 @@ class PictureSet:
         self._count = count
         self._pictures = pictures
         self._first_notes = notes
+        self._strict = strict
         self._fitting = Fitting(spec, name)
         self._faults: dict[str, str] = {}
         self._peek()
@@ -83,11 +86,21 @@ class PictureSet:
         """What the user should know, so far."""
         notes = [*self._first_notes, *self._fitting.notes]
         if self._faults:
-            named = ", ".join(f"{where} ({why})" for where, why in islice(self._faults.items(), _NAMED))
-            more = f" and {len(self._faults) - _NAMED} more" if len(self._faults) > _NAMED else ""
             images = "image" if len(self._faults) == 1 else "images"
-            notes.append(f"{len(self._faults)} {images} could not be read and left out: {named}{more}")
+            notes.append(f"{len(self._faults)} {images} could not be read and left out: {self._named()}")
         return tuple(notes)
+
+    def _named(self) -> str:
+        """The first unreadable pictures, and why."""
+        named = ", ".join(f"{where} ({why})" for where, why in islice(self._faults.items(), _NAMED))
+        return named + (f" and {len(self._faults) - _NAMED} more" if len(self._faults) > _NAMED else "")
+
+    def _require_readable(self) -> None:
+        if self._strict and self._faults:
+            raise DataError(
+                f"{self.name} holds images that cannot be read: {self._named()}",
+                "mend or remove them, or leave --strict out: then they are left out and counted",
+            )
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `HeldOut.batches`."""
@@ -96,6 +109,7 @@ class PictureSet:
             while chunk := list(islice(pictures, batch_size)):
                 with _quiet():
                     rows = list(pool.map(self._row, chunk))
+                self._require_readable()
                 read = [(row, picture.label) for row, picture in zip(rows, chunk, strict=True) if row is not None]
                 if read:
                     yield torch.cat([row for row, _ in read]), torch.tensor([label for _, label in read])
@@ -107,6 +121,7 @@ class PictureSet:
         for picture in islice(self._pictures(), _PEEKED):
             with _quiet():
                 image = self._decoded(picture)
+            self._require_readable()
             if image is not None:
                 self._fitting.images(image)
                 return

@@ -114,10 +114,12 @@ class _TeacherTally:
 
 
 def _recalls(confusion: Tensor, class_names: tuple[str, ...] | None) -> tuple[ClassRecall, ...]:
-    supports = confusion.sum(dim=1).tolist()  # (K, K) -> K
+    supports, given = confusion.sum(dim=1).tolist(), confusion.sum(dim=0).tolist()  # (K, K) -> K, K
+    names = class_names or [None] * len(supports)
+    columns = zip(names, confusion.diagonal().tolist(), supports, given, strict=True)
     return tuple(
-        ClassRecall(index, class_names[index] if class_names else None, hits / support if support else None, support)
-        for index, (hits, support) in enumerate(zip(confusion.diagonal().tolist(), supports, strict=True))
+        ClassRecall(index, name, hits / support if support else None, hits / said if said else None, support)
+        for index, (name, hits, support, said) in enumerate(columns)
     )
 
 

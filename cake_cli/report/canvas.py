@@ -73,7 +73,8 @@ def dress(axes: Axes, theme: Theme, *, title: str = "", grid: bool = True) -> No
         axes.grid(visible=True, color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
     if title:
-        axes.set_title(title, loc="left", color=theme.text, fontsize=10.5, fontweight="bold", pad=10)
+        told = axes.set_title(title, loc="left", color=theme.text, fontsize=10.5, fontweight="bold", pad=10)
+        told.set_parse_math(False)
 
 
 def png(made: Figure) -> bytes:

@@ -72,13 +72,20 @@ def confusion(matrix: Any, labels: Sequence[str]) -> Confusion | None:
     )
 
 
-def draw_confusion(found: Confusion, theme: Theme) -> Figure:
+def draw_confusion(
+    found: Confusion,
+    theme: Theme,
+    *,
+    title: str = "Student against teacher",
+    chosen: str = "the student's choice",
+    given: str = "the teacher's choice",
+) -> Figure:
     """The table as a picture; colours grow with the root of the share, so that single errors are seen."""
     size = len(found.names)
     side = 2.0 + 0.3 * max(size, 6)
     made = new_figure(side + 0.4, side, theme)
     axes = made.add_subplot()
-    dress(axes, theme, title="Student against teacher", grid=False)
+    dress(axes, theme, title=title, grid=False)
     heat = np.sqrt(found.shares)
     diagonal = np.eye(size, dtype=bool)
     for mask, colour in ((diagonal, theme.agree), (~diagonal, theme.differ)):
@@ -96,7 +103,7 @@ def draw_confusion(found: Confusion, theme: Theme) -> Figure:
     axes.set_yticks(range(size), names)
     for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         label.set_parse_math(False)
-    axes.set(xlabel="the student's choice", ylabel="the teacher's choice")
+    axes.set(xlabel=chosen, ylabel=given)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return made

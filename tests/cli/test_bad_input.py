@@ -187,6 +187,44 @@ def test_data_that_does_not_fit(cake: Cake, mlp_file: Path, tmp_path: Path, kind
     assert snapshot(tmp_path) == before
 
 
+def unpickled(file: Path) -> None:
+    np.savez(file, x=BYTES, y=np.array([{"label": 0}] * 6, dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("command", ["distill", "evaluate"])
+def test_pickles_in_data_are_not_loaded(cake: Cake, mlp_file: Path, tmp_path: Path, command: str):
+    unpickled(tmp_path / "heldout.npz")
+    flags = [*TINY, "-o", "out"] if command == "distill" else []
+    said = refusal(cake(command, mlp_file, *flags, "--data", "heldout.npz"), 4)
+    assert "heldout.npz[y] holds pickled Python objects, whose loading would run code; it is not loaded" in said
+
+
+def test_text_in_a_numeric_column_is_named(cake: Cake, tmp_path: Path):
+    vector = save_mlp(tmp_path / "vector.onnx", shape=(2,))
+    Path("rows.csv").write_text("width,height,label\n1,2,0\n3,tall,1\n5,6,2\n")
+    said = refusal(cake("evaluate", vector, "--data", "rows.csv"), 4)
+    assert "rows.csv has 'tall' in line 3, column 'height', where a finite number should be" in said
+
+
+def test_an_unreadable_image_is_counted_or_fatal_when_asked(cake: Cake, mlp_file: Path, tmp_path: Path):
+    from PIL import Image
+
+    for index in range(3):
+        folder = tmp_path / "val" / f"class{index}"
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (4, 4), index).save(folder / f"{number}.png")
+    (tmp_path / "val" / "class1" / "1.png").write_bytes(b"broken")
+    outcome = cake("evaluate", mlp_file, "--data", "val", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["samples"] == 5
+    assert "warning: 1 image could not be read and left out: class1/1.png (not an image)" in outcome.err
+    strict = cake("evaluate", mlp_file, "--data", "val", "--strict")
+    assert "val holds images that cannot be read: class1/1.png (not an image)" in refusal(strict, 4)
+    run = cake("distill", mlp_file, *TINY, "--data", "val", "--set", "strict=true", "-o", "run")
+    assert "cannot be read" in refusal(run, 4)
+
+
 def test_data_that_is_missing_suggests_the_nearest(cake: Cake, mlp_file: Path, heldout: Path):
     said = refusal(cake("distill", mlp_file, *TINY, "--data", "heldot.npz"), 4)
     assert heldout.name in said

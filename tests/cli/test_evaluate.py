@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
+from cake_cli.models import speed as timing
 from cake_cli.models.loading import load_classifier
+from cake_cli.spec import InputSpec
+from tests.cli.conftest import refusal
 from tests.conftest import DIGITS, Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
+
+
+def save_linear(path: Path, weights: np.ndarray) -> None:
+    """Logits that are a product of the row with (3, 3) weights, ten times as large."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["logits"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(10 * weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
 def test_json_has_the_promised_keys(cake: Cake, mlp_file: Path, heldout: Path, distilled: Path):
@@ -60,7 +79,8 @@ def test_a_teacher_of_another_normalisation_is_shown_the_same_images(cake: Cake,
 def test_the_table_is_the_result(cake: Cake, mlp_file: Path, heldout: Path, distilled: Path):
     outcome = cake("evaluate", distilled, "--data", heldout, "--against", mlp_file)
     assert outcome.code == 0
-    header, teacher, student = outcome.out.splitlines()
+    header, teacher, student, empty, costs, *_ = outcome.out.splitlines()
+    assert (empty, costs.split()) == ("", ["model", "weights", "multiply-adds", "size"])
     assert header.split()[:2] == ["model", "accuracy"]
     assert "agreement" in header
     assert teacher.startswith(f"{mlp_file} "), "figures and paths are whole in a pipe, however long the path"
@@ -90,6 +110,11 @@ def test_the_gate(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path):
     missed = cake("evaluate", mlp_file, *gate, "--against", other, "--json")
     assert missed.code == 7
     assert json.loads(missed.out)["agreement"] < 1
+    assert f"({mlp_file})" in missed.err
+    several = cake("evaluate", other, mlp_file, *gate, "--against", other)
+    assert several.code == 7
+    assert f"({mlp_file})" in several.err
+    assert f"({other})" not in several.err
     without = cake("evaluate", mlp_file, *gate)
     assert without.code == 2
     assert "--against" in without.err
@@ -109,3 +134,133 @@ def test_models_of_different_shape_are_not_compared(
     outcome = cake("evaluate", mlp_file, "--data", heldout, "--against", other)
     assert outcome.code == 3
     assert "compare models of the same input and classes" in outcome.err
+
+
+def test_several_models_are_one_table_and_one_list(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path):
+    other = save_mlp(tmp_path / "other.onnx", seed=1)
+    line = ["evaluate", mlp_file, other, mlp_file, "--data", heldout]
+    table = cake(*line).out.splitlines()
+    assert [row.split()[0] for row in table[1:3]] == [str(mlp_file), str(other)], "a model named twice is measured once"
+    found = json.loads(cake(*line, "--against", mlp_file, "--json").out)
+    assert [model["model"] for model in found["models"]] == [str(mlp_file), str(other)]
+    assert found["teacher"]["accuracy"] == found["models"][0]["accuracy"]
+    assert found["models"][0]["agreement"] == 1.0 > found["models"][1]["agreement"]
+    alone = json.loads(cake("evaluate", other, "--data", heldout, "--json").out)
+    assert alone["accuracy"] == found["models"][1]["accuracy"]
+    assert cake(*line, "-q").out.splitlines() == [f"{model['accuracy']:.4f}" for model in found["models"]]
+
+
+def test_size_and_speed(cake: Cake, mlp_file: Path, heldout: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timing, "LARGEST_BATCH", 2)
+    found = json.loads(cake("evaluate", mlp_file, "--data", heldout, "--json", "--speed").out)
+    assert (found["parameters"], found["multiply_adds"]) == (16 * 16 + 16 + 16 * 3 + 3, 16 * 16 + 16 * 3)
+    assert found["bytes"] == mlp_file.stat().st_size
+    assert 0 < found["speed"]["latency"] < 1
+    assert found["speed"]["throughput"] >= 1 / found["speed"]["latency"] * 0.99
+    assert json.loads(cake("evaluate", mlp_file, "--data", heldout, "--json").out)["speed"] is None
+
+
+def test_figures_as_csv(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path):
+    other = save_mlp(tmp_path / "other.onnx", seed=1)
+    line = ["evaluate", other, "--data", heldout, "--against", mlp_file, "--csv", "figures.csv"]
+    found = json.loads(cake(*line, "--json").out)
+    with Path("figures.csv").open(encoding="utf-8", newline="") as stream:
+        teacher, model = csv.DictReader(stream)
+    assert (teacher["role"], teacher["agreement"], model["role"]) == ("teacher", "", "model")
+    assert float(model["accuracy"]) == found["accuracy"]
+    assert [float(model["agreement_low"]), float(model["agreement_high"])] == found["agreement_interval"]
+    assert (model["top5"], model["latency"]) == ("", "")
+    assert "figures.csv exists" in cake(*line).err
+    assert cake(*line).code == 2
+    assert cake(*line, "--force").code == 0
+    assert Path("figures.csv.old-1").is_file()
+
+
+def test_pictures(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path):
+    other = save_mlp(tmp_path / "$o$th er.onnx", seed=1)
+    line = ["evaluate", other, "--data", heldout, "--against", mlp_file, "--pictures", "drawn"]
+    outcome = cake(*line)
+    assert outcome.code == 0, outcome.err
+    names = sorted(file.name for file in Path("drawn").iterdir())
+    assert len(names) == 5
+    assert {"agreement.png", "recall.png"} < set(names)
+    assert all((Path("drawn") / name).read_bytes().startswith(b"\x89PNG") for name in names)
+    refused = cake(*line)
+    assert (refused.code, refused.out) == (2, "")
+    assert "drawn exists and is not empty" in refused.err
+
+
+def test_a_student_at_chance_beside_a_good_teacher_is_named(cake: Cake, tmp_path: Path):
+    rows = np.eye(3, dtype=np.float32)[np.arange(90) % 3]
+    np.savez(tmp_path / "easy.npz", x=rows, y=np.arange(90) % 3)
+    for name, order in (("good", [0, 1, 2]), ("turned", [1, 2, 0])):
+        save_linear(tmp_path / f"{name}.onnx", np.eye(3, dtype=np.float32)[order])
+    outcome = cake("evaluate", "turned.onnx", "--against", "good.onnx", "--data", "easy.npz")
+    assert "warning: turned.onnx is right on 0.0%, no more than chance" in outcome.err
+    alone = cake("evaluate", "turned.onnx", "--data", "easy.npz")
+    assert "the order of the labels" in alone.err
+    mended = cake("evaluate", "turned.onnx", "--data", "easy.npz", "--class-map", "0=1,1=2,2=0", "--json")
+    assert json.loads(mended.out)["accuracy"] in (0.0, 1.0)
+    other = cake("evaluate", "turned.onnx", "--data", "easy.npz", "--class-map", "0=2,1=0,2=1", "--json")
+    assert {json.loads(mended.out)["accuracy"], json.loads(other.out)["accuracy"]} == {0.0, 1.0}
+
+
+def test_a_class_map_mends_folders_of_other_names(cake: Cake, mlp_file: Path):
+    draw = np.random.default_rng(0)
+    for name in ("ant", "bee", "cow"):
+        Path("val", name).mkdir(parents=True)
+        for index in range(4):
+            pixels = draw.integers(0, 256, (4, 4), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path("val", name, f"{index}.png"))
+    Path("map.json").write_text('{"ant": 2, "bee": 1, "cow": 0}')
+    Path("map.txt").write_text("# in words\nant = 2\n\nbee=1\ncow=0\n")
+    plain = json.loads(cake("evaluate", mlp_file, "--data", "val", "--json").out)
+    assert [entry["name"] for entry in plain["per_class"]] == ["ant", "bee", "cow"]
+    tables = [
+        json.loads(cake("evaluate", mlp_file, "--data", "val", "--class-map", given, "--json").out)["confusion"]
+        for given in ("ant=2,bee=1,cow=0", "map.json", "map.txt")
+    ]
+    assert tables[0] == tables[1] == tables[2] == plain["confusion"][::-1]
+
+
+def test_models_that_name_classes_otherwise_are_told(cake: Cake, mlp_file: Path, heldout: Path):
+    for name, classes in (("a", ["x", "y", "z"]), ("b", ["x", "z", "y"])):
+        proto = onnx.load(mlp_file)
+        onnx.helper.set_model_props(proto, {"cake.class_names": json.dumps(classes)})
+        onnx.save(proto, f"{name}.onnx")
+    outcome = cake("evaluate", "a.onnx", "--against", "b.onnx", "--data", heldout)
+    assert "2 classes of a.onnx and b.onnx have different names (class 1 is 'y' and 'z')" in outcome.err
+
+
+def test_models_of_another_range_are_shown_the_same_picture(cake: Cake, mlp_file: Path, heldout: Path):
+    """One network takes 0 to 1, the other the same values times 255."""
+    proto = onnx.load(mlp_file)
+    first = next(tensor for tensor in proto.graph.initializer if tensor.name == "w1")
+    first.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(first) / 255, "w1"))
+    spec = InputSpec((1, 4, 4), (0.0,), (1.0,), (0.0, 255.0), expects="raw")
+    onnx.helper.set_model_props(proto, {"cake.input": json.dumps(spec.to_json())})
+    onnx.save(proto, "bytes.onnx")
+    for pair in ((mlp_file, "bytes.onnx"), ("bytes.onnx", mlp_file)):
+        found = json.loads(cake("evaluate", pair[0], "--against", pair[1], "--data", heldout, "--json").out)
+        assert found["agreement"] == 1.0
+        assert found["kl"] < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("none.json", "neither a file nor a list"),
+        ("a=", "is not NAME=NAME"),
+        ("a=1,a=2", "maps 'a' twice"),
+        (",", "neither a file nor a list"),
+        ("bad.json", "not readable as JSON"),
+        ("odd.json", "something other than names and indices"),
+        ("empty.txt", "is empty"),
+    ],
+)
+def test_a_class_map_that_is_none(cake: Cake, mlp_file: Path, heldout: Path, given: str, said: str):
+    Path("bad.json").write_text("{")
+    Path("odd.json").write_text('{"a": [1]}')
+    Path("empty.txt").write_text("# nothing\n")
+    outcome = cake("evaluate", mlp_file, "--data", heldout, "--class-map", given)
+    assert said in refusal(outcome, 2)

@@ -120,7 +120,7 @@ def test_json_holds_the_documented_keys(random7):
     found = evaluate({"m": halved}, random7, classes=7, teacher=lambda x: x, device="cpu")["m"]
     fields = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert set(fields) >= {"accuracy", "top5", "agreement", "kl", "ece", "per_class", "samples", "confusion"}
-    assert fields["per_class"][0].keys() == {"index", "name", "recall", "support"}
+    assert fields["per_class"][0].keys() == {"index", "name", "recall", "precision", "support"}
 
 
 def test_many_classes_leave_the_tables_out_of_json():
@@ -134,10 +134,10 @@ def test_few_classes_have_no_top5_and_absent_classes_no_recall():
     rows = Rows([[2.0, 1.0, 0.0], [3.0, 0.0, 0.0]], [0, 1], names=("ant", "bee", "cow"))
     found = evaluate({"m": lambda x: x}, rows, classes=3, device="cpu")["m"]
     assert found.top5 is None
-    assert [(c.name, c.recall, c.support) for c in found.per_class] == [
-        ("ant", 1.0, 1),
-        ("bee", 0.0, 1),
-        ("cow", None, 0),
+    assert [(c.name, c.recall, c.precision, c.support) for c in found.per_class] == [
+        ("ant", 1.0, 0.5, 1),
+        ("bee", 0.0, None, 1),
+        ("cow", None, None, 0),
     ]
 
 
