@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cake_cli.config import TeacherConfig
+from cake_cli.config import LABELLED_ONLY, TeacherConfig
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier, unnamed_weights
 from cake_cli.models.weights import Weights, command, fitting
@@ -67,6 +67,8 @@ def _describe_bank(bank: SampleBank) -> dict[str, Any]:
         "class_names": bank.class_names,
         "seed": bank.manifest["seed"],
         "synthesis": bank.manifest["synthesis"],
+        "aimed": bank.manifest["synthesis"].get("method") not in LABELLED_ONLY,
+        "outside_contract": list(bank.outside_contract),
         "plan": asdict(bank.plan),
         "teacher_passes": asdict(bank.passes),
         "health": None if health is None else health.to_json() | {"balance": health.balance},
