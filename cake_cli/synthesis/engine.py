@@ -18,7 +18,7 @@ from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, stre
 from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.space import Anywhere, Space
-from cake_cli.synthesis.starts import Revival, revive
+from cake_cli.synthesis.starts import WIDER, Revival, revive
 from cake_cli.synthesis.step import PlainStep, Step, Walk
 from cake_cli.synthesis.update import Sgd, Update
 
@@ -241,7 +241,7 @@ class Engine:
             suspects,
             inputs_of=lambda rows: self.space.enter(self.hardware.place_rows(rows))[1],
             teacher=self.teacher,
-            redraw=lambda attempt: self._starts(sets, f"redraw-{attempt}"),
+            redraw=lambda attempt: self._starts(sets, f"redraw-{attempt}") * WIDER ** (attempt + 1),
             redraws=self.redraws,
             rows_per_pass=self.rows_per_pass,
         )

@@ -15,6 +15,8 @@ from cake_cli.synthesis.samples import Samples
 
 COLLAPSED = 0.1
 """Balance of the class histogram below which samples count as degenerate."""
+MANY_DEAD = 0.2
+"""Share of dead samples that makes them the likely cause of a collapse."""
 MOST_LISTED = 20
 """Classes whose counts fit in a line."""
 EARLY_SHARE = 0.2
@@ -144,8 +146,11 @@ def require_spread(health: Health, *, planned: int) -> None:
     if health.balance < COLLAPSED:
         classes = len(health.histogram)
         so_far = f" of the first {health.samples:,}" if unfinished else " of them"
+        dead = health.dead or 0.0
+        cause = f", and has no gradient where {dead:.0%} began" if dead > MANY_DEAD else ""
         raise RunError(
             f"the samples are degenerate: the teacher puts {max(health.histogram) / health.samples:.0%}{so_far} in one "
-            f"of its {classes} classes",
-            "check --input-range, --mean and --std; --steps 256; or a smaller --set synthesis.tv_weight",
+            f"of its {classes} classes{cause}",
+            "check --input-range, --mean and --std; --steps 256; "
+            + ("--set synthesis.redraws=32" if cause else "or a smaller --set synthesis.tv_weight"),
         )

@@ -1,7 +1,8 @@
 """Dead starts: points at which the teacher has no gradient, so that no step would ever move them.
 
 Deep inside a region where every unit of a ReLU network is off, or where a softmax has saturated, the logits are
-constant. Such starting points are drawn again.
+constant. Such starting points are drawn again, each time from a wider distribution: where nine of ten draws are dead,
+nine of ten more of the same would be.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 from cake_cli.models.classifier import Classifier
+
+WIDER = 1.25
+"""How much wider the starting points of each redraw are than those of the one before."""
 
 
 @dataclass(frozen=True)
