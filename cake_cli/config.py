@@ -7,6 +7,7 @@ written here and nowhere else. Weights and step sizes are those of the method (B
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,9 +15,21 @@ from cake_cli.catalog import ExportFormat
 from cake_cli.errors import UsageError
 
 Outputs = Literal["auto", "logits", "log-probs", "probs"]
-Method = Literal["cake", "naive", "noise"]
+Method = Literal["cake", "naive", "generative", "noise", "smooth-noise"]
+LABELLED_ONLY = ("noise", "smooth-noise")
+"""Methods that take no steps."""
+Contrastive = Literal["mse", "snn", "triplet"]
+CONTRASTIVE_WEIGHTS = {"mse": 2.0, "snn": 15.0, "triplet": 1.5}
+"""Weight of each contrastive term where none is given. That of `mse` is the reference's for SVHN and CIFAR; the others
+pull on the logits of ten classes, N(6 · target, 9), as strongly in the mean: found without data."""
+Variation = Literal["anisotropic", "isotropic"]
+TV_WEIGHT = 200.0
+"""Weight of total variation where none is given: the reference's for SVHN and CIFAR."""
 Init = Literal["normal", "uniform", "smooth"]
-StepSchedule = Literal["linear", "cosine", "constant"]
+StepSchedule = Literal["linear", "cosine"]
+Noise = Literal["implicit", "langevin", "both", "none"]
+Optimizer = Literal["sgd", "adam"]
+Bounds = Literal["none", "clamp", "reparametrise"]
 Labels = Literal["soft", "hard"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -92,9 +105,9 @@ class SynthesisConfig:
     """How samples are made from the teacher.
 
     The objective of one sample i of a row with G samples is
-    ``cls · CE(f(x_i), y_i) + contrastive · mean_k (f_k(x_i) - row mean)² + tv · TV(x_i)``, summed over
-    samples: neither the set size nor the number of sets side by side changes it. The reference takes
-    means over a set of B samples; its weights (cls, contr, tv) are
+    ``cls · CE(f(x_i), y_i) + contrastive · mean_k (f_k(x_i) - row mean)² + tv · TV(x_i)``, with the paper's
+    contrastive term, summed over samples: neither the set size nor the number of sets side by side changes it. The
+    reference takes means over a set of B samples; its weights (cls, contr, tv) are
     (cls · B / G, contrastive · B / G², tv · B) in these terms. The defaults are the reference's preset for
     SVHN and CIFAR, with two additions: samples start from smooth noise instead of N(0, I), and a step that
     would move a sample too far is shortened (`max_update`), because plain SGD with these weights diverges on
@@ -102,13 +115,16 @@ class SynthesisConfig:
     """
 
     method: Method = "cake"
-    """cake: contrastive pairs along the boundary; naive: cross-entropy only; noise: none, only labels."""
+    """cake: contrastive pairs along the boundary; naive: cross-entropy only, without contrast and prior; generative: a
+    generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
+    multi-scale noise, only labelled."""
     samples: int = 8_000
     """How many samples to make; rounded up to whole sets."""
     steps: int = 100
-    """Gradient steps on each sample."""
-    init: Init = "smooth"
-    """Starting points: smooth noise of many scales (vectors: normal), normal as in the paper, or uniform."""
+    """Gradient steps on each sample; with --method generative, updates of the generator for each set."""
+    init: Init | None = None
+    """Starting points: smooth noise of many scales (vectors: normal), normal as in the paper, or uniform. smooth by
+    default."""
     set_size: int | None = None
     """Samples of a set, which share a step size; about 100 by default, a multiple of --groups."""
     groups: int | None = None
@@ -117,20 +133,45 @@ class SynthesisConfig:
     """A bank that exists already: nothing is synthesized, the student learns from it."""
     cls_weight: float = 20.0
     """Weight of the cross-entropy to the target label."""
-    contrastive_weight: float = 2.0
-    """Weight of the contrastive term, which draws a row together towards the boundaries between it."""
-    tv_weight: float = 200.0
-    """Weight of total variation, the data prior of images; vectors have none."""
+    contrastive: Contrastive = "mse"
+    """What draws samples of different classes together: mse of a row's logits, as in the paper; snn, inverse soft
+    nearest neighbours in a set; triplet, a row nearer than samples of the same class."""
+    contrastive_weight: float | None = None
+    """Weight of the contrastive term; by default 2 for mse, 15 for snn, 1.5 for triplet."""
+    snn_temperature: float = 0.1
+    """Temperature of snn, as a multiple of the mean squared distance between the logits of a set."""
+    triplet_margin: float = 1.0
+    """Margin of triplet, in squared logits."""
+    tv_weight: float | None = None
+    """Weight of total variation, the data prior of images: 200 by default. Vectors have none."""
+    tv: Variation = "anisotropic"
+    """Total variation along the axes, as in the reference, or isotropic."""
+    l2_weight: float = 0.0
+    """Weight of the mean square of an input's normalised values, a data prior."""
+    range_weight: float = 0.0
+    """Weight of the mean square of what lies outside the known range of inputs, a data prior."""
+    batchnorm_weight: float = 0.0
+    """Weight of the distance to the statistics of the teacher's BatchNorm layers. Outside the strict contract: it reads
+    activations, and numbers that were computed from the training data."""
     step_size: float = 0.1
     """Step size of the first set."""
     step_size_decades: float = 4.0
     """How many powers of ten the step size falls over the sets."""
     max_update: float = 0.3
-    """Largest root mean square change of a sample in one step, in normalised units; 0 is plain SGD."""
+    """Largest root mean square change of a sample in one step, in normalised units; 0 for no bound."""
     schedule: StepSchedule = "linear"
     """How the step size falls from set to set, in its logarithm."""
-    langevin: bool = False
-    """Add Langevin noise sqrt(2 * step size) * N(0, I) after each step."""
+    noise: Noise = "implicit"
+    """What disperses samples: implicit, a step size that falls from set to set; langevin, sqrt(2 * step size) * N(0, I)
+    added after each step, the step size being the middle one of that fall for all sets; both; or none."""
+    optimizer: Optimizer = "sgd"
+    """How a gradient moves a sample: plain gradient descent, or Adam."""
+    bounds: Bounds = "none"
+    """Keep samples within the known range of inputs: clamp after each step, or reparametrise by tanh."""
+    redraws: int = 8
+    """How often a starting point at which the teacher has no gradient is drawn again."""
+    generator_lr: float = 1e-3
+    """Learning rate of the generator of --method generative."""
     sets_at_once: int | None = None
     """Sets synthesized side by side, and stored in one shard; chosen for this machine by default."""
 
@@ -138,15 +179,19 @@ class SynthesisConfig:
         _require(
             (self.samples > 0, "--samples must be positive", "--samples 8000"),
             (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
-            (self.method == "noise" or self.steps > 0, "--steps 0 makes noise", "--method noise"),
+            (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
             (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),
             (self.max_update >= 0, "max_update cannot be negative", "--set synthesis.max_update=0.3"),
             (self.step_size_decades >= 0, "step_size_decades cannot be negative", "--set step_size_decades=4"),
             (
-                min(self.cls_weight, self.contrastive_weight, self.tv_weight) >= 0,
+                all(weight >= 0 for weight in self._weights),
                 "a weight of the objective cannot be negative",
                 "use 0 to switch a term off",
             ),
+            (self.snn_temperature > 0, "snn_temperature must be positive", "--set synthesis.snn_temperature=0.1"),
+            (self.triplet_margin >= 0, "triplet_margin cannot be negative", "--set synthesis.triplet_margin=1"),
+            (self.redraws >= 0, "redraws cannot be negative", "--set synthesis.redraws=8"),
+            (self.generator_lr > 0, "generator_lr must be positive", "--set synthesis.generator_lr=1e-3"),
             (self.groups is None or self.groups > 0, "groups must be positive", "--set synthesis.groups=10"),
             (self.set_size is None or self.set_size > 0, "set_size must be positive", "--set synthesis.set_size=100"),
             (
@@ -155,7 +200,72 @@ class SynthesisConfig:
                 "make set_size a multiple of groups",
             ),
             (self.sets_at_once is None or self.sets_at_once > 0, "sets_at_once must be positive", "leave it out"),
+            *self._choices_that_fit(),
         )
+
+    def _choices_that_fit(self) -> Iterator[tuple[bool, str, str]]:
+        """What the choices among methods, terms and noise ask of each other."""
+        method = self.method
+        if method in LABELLED_ONLY:
+            own = "normal" if method == "noise" else "smooth"
+            fix = f"--set synthesis.init={own}"
+            yield self.init in (None, own), f"--method {method} is {own} noise, not {self.init}", fix
+            return
+        if method == "cake":
+            pairs = self.groups != 1 or self.contrastive_weight == 0
+            yield pairs, "a row of one sample has no pairs to contrast", "groups=2 or more, or contrastive_weight=0"
+            alone = self.contrastive != "mse" and self.set_size is not None and self.set_size == self.groups
+            yield (
+                not alone or self.contrastive_weight == 0,
+                f"{self.contrastive} compares samples of a class, and a set of one row has no two of a class",
+                "make set_size twice groups or more",
+            )
+        priors = max(self.l2_weight, self.range_weight, self.batchnorm_weight)
+        yield (
+            method != "naive" or priors == 0,
+            "--method naive is cross-entropy alone, without priors",
+            "--method cake --set synthesis.contrastive_weight=0",
+        )
+        asks = self.cls_weight > 0 or (method == "cake" and self.contrast > 0)
+        yield asks, f"--method {method} with these weights asks nothing of the teacher", "a positive cls_weight"
+        if method == "generative":
+            yield (
+                self.noise == "implicit" and self.optimizer == "sgd",
+                "--method generative takes no steps on samples, so it has no noise and no optimizer for them",
+                "leave noise and optimizer out",
+            )
+            yield (
+                self.bounds != "clamp",
+                "a generator cannot learn where its output is clamped",
+                "--set synthesis.bounds=reparametrise",
+            )
+
+    @property
+    def only_labels(self) -> bool:
+        """Whether the method takes no steps."""
+        return self.method in LABELLED_ONLY
+
+    @property
+    def contrast(self) -> float:
+        """The weight of the contrastive term, given or not."""
+        return CONTRASTIVE_WEIGHTS[self.contrastive] if self.contrastive_weight is None else self.contrastive_weight
+
+    @property
+    def starting_points(self) -> Init:
+        """The kind of starting points, given or not."""
+        if self.method == "noise":
+            return "normal"
+        return self.init or "smooth"
+
+    @property
+    def outside_contract(self) -> tuple[str, ...]:
+        """What is used of the teacher beyond its outputs and their gradient in the input."""
+        return ("BatchNorm statistics",) if self.batchnorm_weight > 0 and not self.only_labels else ()
+
+    @property
+    def _weights(self) -> tuple[float, ...]:
+        own = (self.cls_weight, self.l2_weight, self.range_weight, self.batchnorm_weight)
+        return (*own, *(weight for weight in (self.contrastive_weight, self.tv_weight) if weight is not None))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from cake_cli.distillation.trainer import Labelled, train
 from cake_cli.errors import EnvironmentFault
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, available_memory, free_disk
+from cake_cli.methods import generator_training, untrained_generator
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.planning import Prepared, build_engine
+from cake_cli.synthesis.engine import Engine
 
 QUICK = 0.4
 """Seconds: while a probe is quicker, a larger one is tried."""
@@ -65,6 +67,8 @@ def _synthesis_seconds(prepared: Prepared, teacher: Classifier) -> float:
     """A gradient step costs about three forward passes, the labels at the end one."""
     settings, plan = prepared.config.synthesis, prepared.plan
     engine = build_engine(settings, teacher, plan, seed=0, hardware=prepared.hardware)
+    if settings.method == "generative":
+        return _generative_seconds(prepared, engine)
     steps = min(engine.steps, 1)
 
     def one_step(rows: int) -> None:
@@ -73,6 +77,20 @@ def _synthesis_seconds(prepared: Prepared, teacher: Classifier) -> float:
 
     each = _seconds_per_row(one_step, plan.groups, plan.set_size * plan.at_once, prepared.hardware)
     return each / (3 * steps + 1) * (3 * engine.steps + 1) * plan.samples
+
+
+def _generative_seconds(prepared: Prepared, engine: Engine) -> float:
+    """An update goes through generator and teacher, forth and back; drawing and labelling hardly count beside."""
+    settings, plan, hardware = prepared.config.synthesis, prepared.plan, prepared.hardware
+    generator = untrained_generator(settings, engine.teacher, hardware, seed=0)
+    training = generator_training(settings, engine)
+    optimizer = training.optimizer(generator)
+
+    def one_update(rows: int) -> None:
+        replace(training, rows=max(1, rows // plan.groups)).take(0, generator, optimizer)
+
+    each = _seconds_per_row(one_update, plan.groups, plan.set_size, hardware)
+    return each * plan.set_size * training.updates
 
 
 def _training_seconds(prepared: Prepared, architecture: str) -> float:

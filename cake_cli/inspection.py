@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from cake_cli.config import TeacherConfig
+from cake_cli.config import LABELLED_ONLY, TeacherConfig
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier, unnamed_weights
 from cake_cli.runs import RunDirectory
@@ -70,6 +70,8 @@ def _describe_bank(bank: SampleBank) -> dict[str, Any]:
         "class_names": bank.class_names,
         "seed": bank.manifest["seed"],
         "synthesis": bank.manifest["synthesis"],
+        "aimed": bank.manifest["synthesis"].get("method") not in LABELLED_ONLY,
+        "outside_contract": list(bank.outside_contract),
         "plan": asdict(bank.plan),
         "teacher_passes": asdict(bank.passes),
         "health": None if health is None else health.to_json() | {"balance": health.balance},

@@ -13,25 +13,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from cake_cli.config import LABELLED_ONLY
 from cake_cli.data import Evaluation, evaluate
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.trainer import Epoch, Labelled, measure_agreement, train
 from cake_cli.errors import AgreementMissed, DataError, RunError
 from cake_cli.events import Reporter
+from cake_cli.methods import generator_training, objective_of, untrained_generator
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.exporting import default_path, export
 from cake_cli.models.students import load_student, save_student
-from cake_cli.planning import Prepared, build_engine
+from cake_cli.planning import Prepared, baseline_engine, build_engine
 from cake_cli.report.page import write_report
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
-from cake_cli.synthesis.engine import Passes, SetPlan
-from cake_cli.synthesis.health import Health
+from cake_cli.synthesis.engine import Engine, Passes, SetPlan
+from cake_cli.synthesis.health import Health, require_spread
 from cake_cli.synthesis.samples import Samples
-
-COLLAPSED = 0.1
-"""Balance of the class histogram below which samples count as degenerate."""
 
 
 def synthesize(prepared: Prepared, path: Path, reporter: Reporter, run: RunDirectory | None = None) -> SampleBank:
@@ -57,25 +56,41 @@ def synthesize(prepared: Prepared, path: Path, reporter: Reporter, run: RunDirec
         for index, shard in enumerate(bank.manifest["shards"]):
             _record_shard(run, index, shard)
     engine = build_engine(settings, teacher, bank.plan, seed=seed, hardware=prepared.hardware)
+    if settings.method == "generative" and not bank.is_complete:
+        engine = _with_generator(engine, prepared, teacher, path / "generator.safetensors", reporter)
     with reporter.stage("synthesis", bank.plan.samples, "samples") as stage:
         stage.advance(len(bank))
         for sets in bank.plan.waves[bank.finished_waves :]:
+            _require_health(bank)
             health = bank.add(engine.wave(sets, stage))
             stage.advance(0, on_target=f"{health.on_target:.1%}")
             if run is not None:
                 _record_shard(run, bank.finished_waves - 1, bank.manifest["shards"][-1])
-        health = _require_health(bank)
-        if settings.method == "noise":
-            stage.conclude(f"{len(bank):,} samples   balance {health.balance:.2f}")
-        else:
-            stage.conclude(f"{len(bank):,} samples   on target {health.on_target:.1%}   balance {health.balance:.2f}")
+        _require_health(bank)
+        health = _require_samples(bank)
+        stage.conclude(f"{len(bank):,} samples   {health.describe(aimed=settings.method not in LABELLED_ONLY)}")
+    reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
     return bank
+
+
+def _with_generator(
+    engine: Engine, prepared: Prepared, teacher: Classifier, checkpoint: Path, reporter: Reporter
+) -> Engine:
+    """The engine with a generator that is trained, or was."""
+    settings = prepared.config.synthesis
+    generator = untrained_generator(settings, teacher, prepared.hardware, prepared.config.seed)
+    training = generator_training(settings, engine)
+    with reporter.stage("generator", training.updates, "updates") as stage:
+        training.run(generator, checkpoint, stage)
+    return replace(engine, generator=generator)
 
 
 def _open_or_create(prepared: Prepared, teacher: Classifier, path: Path) -> SampleBank:
     settings = asdict(prepared.config.synthesis)
     if not (path / "manifest.json").exists():
-        return SampleBank.create(path, teacher, prepared.plan, seed=prepared.config.seed, settings=settings)
+        return SampleBank.create(
+            path, teacher, prepared.plan, seed=prepared.config.seed, settings=settings, about=_about(prepared, teacher)
+        )
     bank = SampleBank.open(path)
     if bank.teacher_sha256 != teacher.sha256:
         raise DataError(
@@ -86,6 +101,13 @@ def _open_or_create(prepared: Prepared, teacher: Classifier, path: Path) -> Samp
         raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
     bank.clear_leftovers()
     return bank
+
+
+def _about(prepared: Prepared, teacher: Classifier) -> dict[str, Any]:
+    """What the manifest says of the objective: the weights that the settings came to, and what leaves the contract."""
+    settings = prepared.config.synthesis
+    weights = {} if settings.only_labels else objective_of(settings, teacher, prepared.hardware).weights
+    return {"objective": weights, "outside_contract": list(prepared.outside_contract)}
 
 
 def _record_shard(run: RunDirectory, index: int, shard: dict[str, Any]) -> None:
@@ -102,17 +124,16 @@ def _record_shard(run: RunDirectory, index: int, shard: dict[str, Any]) -> None:
     )
 
 
-def _require_health(bank: SampleBank) -> Health:
+def _require_health(bank: SampleBank) -> None:
     health = bank.health
-    if health is None:
+    if health is not None and bank.manifest["synthesis"]["method"] not in LABELLED_ONLY:
+        require_spread(health, planned=bank.plan.samples)
+
+
+def _require_samples(bank: SampleBank) -> Health:
+    if bank.health is None:
         raise RunError("no samples were made", "--samples 8000")
-    if health.balance < COLLAPSED and bank.manifest["synthesis"]["method"] != "noise":
-        share = max(health.histogram) / health.samples
-        raise RunError(
-            f"the samples are degenerate: the teacher puts {share:.0%} of them in one of its {bank.classes} classes",
-            "check --input-range, --mean and --std; --steps 256; or a smaller --set synthesis.tv_weight",
-        )
-    return health
+    return bank.health
 
 
 def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
@@ -162,6 +183,7 @@ def result(run: RunDirectory) -> dict[str, Any]:
         "report": record.get("report"),
         "samples": synthesis.get("samples"),
         "data_free": record["data_free"],
+        "outside_contract": record.get("outside_contract", []),
         "teacher_passes": record["teacher_passes"],
         "seconds": record["seconds"],
         "seed": record["seed"],
@@ -209,10 +231,11 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         precision=prepared.hardware.precision,
         teacher=about,
         student={"architecture": prepared.architecture, "parameters": prepared.student_parameters},
+        outside_contract=list(prepared.outside_contract),
         plan=asdict(prepared.plan)
         | {
             "samples": prepared.samples,
-            "steps": prepared.config.synthesis.steps,
+            "steps": 0 if prepared.config.synthesis.only_labels else prepared.config.synthesis.steps,
             "epochs": prepared.config.training.epochs,
         },
     )
@@ -223,7 +246,8 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
 def _synthesis_record(bank: SampleBank) -> dict[str, Any]:
     health = bank.health
     described = {} if health is None else {"health": health.to_json(), "balance": health.balance}
-    return {"samples": len(bank), "method": bank.manifest["synthesis"]["method"]} | described
+    about = {"objective": bank.manifest.get("objective"), "outside_contract": list(bank.outside_contract)}
+    return {"samples": len(bank), "method": bank.manifest["synthesis"]["method"]} | about | described
 
 
 def _train_student(prepared: Prepared, run: RunDirectory, bank: SampleBank, reporter: Reporter) -> None:
@@ -342,8 +366,9 @@ def noise_samples(prepared: Prepared, teacher: Classifier, reporter: Reporter) -
     plan = prepared.plan
     if plan.samples != prepared.samples:
         plan = replace(plan, sets=-(-prepared.samples // plan.set_size))
-    settings = replace(prepared.config.synthesis, method="noise")
-    engine = build_engine(settings, teacher, plan, seed=prepared.config.seed, hardware=prepared.hardware)
+    engine = baseline_engine(
+        prepared.config.synthesis, teacher, plan, seed=prepared.config.seed, hardware=prepared.hardware
+    )
     with reporter.stage("noise", plan.samples, "samples") as stage:
         waves = [engine.wave(sets, stage) for sets in plan.waves]
         stage.conclude(f"{plan.samples:,} starting points labelled by the teacher")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from cake_cli.config import Config, SynthesisConfig
 from cake_cli.data import HeldOut, open_heldout, read_class_map
 from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
+from cake_cli.methods import check_choices, objective_of, space_of, update_of
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier
@@ -20,8 +21,6 @@ from cake_cli.spec import InputSpec, format_shape
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine, SetPlan, plan_sets
 from cake_cli.synthesis.noise import step_size
-from cake_cli.synthesis.objective import cake_objective
-from cake_cli.synthesis.update import Sgd
 
 VALUES_PER_PASS = 1_500_000
 """Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
@@ -67,6 +66,11 @@ class Prepared:
         return self.plan.samples if self.bank is None else len(self.bank)
 
     @property
+    def outside_contract(self) -> tuple[str, ...]:
+        """What is or was used of the teacher beyond its outputs and their gradient in the input."""
+        return self.config.synthesis.outside_contract if self.bank is None else self.bank.outside_contract
+
+    @property
     def trains_baseline(self) -> bool:
         """Whether a student of noise will be trained beside: it takes the teacher, and data to show it on."""
         return self.heldout is not None and self.teacher is not None and self.config.evaluation.baseline
@@ -98,6 +102,9 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     load_seconds = time.perf_counter() - started
     subject = _subject(teacher, bank)
     plan = bank.plan if bank is not None else _plan(config.synthesis, subject.classes, hardware)
+    if bank is None and teacher is not None:
+        check_choices(config.synthesis, subject.spec, subject.classes, plan)
+        objective_of(config.synthesis, teacher, hardware)
     parameters = _check_student(config.student.architecture, subject) if student else 0
     data = config.evaluation
     heldout = None
@@ -168,17 +175,8 @@ def _check_student(architecture: str | None, subject: Subject) -> int:
 def build_engine(
     settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
 ) -> Engine:
-    """The engine that makes what `settings` ask for.
-
-    `naive` is the objective without contrast and prior (the talk's first system), `noise` takes no steps.
-    """
-    plain = settings.method == "naive"
-    objective = cake_objective(
-        teacher.spec,
-        cls=settings.cls_weight,
-        contrastive=0.0 if plain else settings.contrastive_weight,
-        tv=0.0 if plain else settings.tv_weight,
-    )
+    """The engine that makes what `settings` ask for; `generative` still lacks its generator."""
+    objective = objective_of(settings, teacher, hardware)
     sizes = (
         step_size(
             index,
@@ -186,20 +184,33 @@ def build_engine(
             first=settings.step_size,
             decades=settings.step_size_decades,
             schedule=settings.schedule,
+            noise=settings.noise,
         )
         for index in range(plan.sets)
     )
-    rows = max(1, VALUES_PER_PASS // (teacher.spec.values * plan.groups)) * plan.groups
+    unit = plan.set_size if objective.whole_sets else plan.groups
+    rows = max(1, VALUES_PER_PASS // (teacher.spec.values * unit)) * unit
+    generative = settings.method == "generative"
     return Engine(
         teacher=teacher,
         objective=objective,
         plan=plan,
         step_sizes=tuple(sizes),
-        steps=0 if settings.method == "noise" else settings.steps,
-        langevin=settings.langevin,
+        steps=0 if settings.only_labels or generative else settings.steps,
+        langevin=settings.noise in ("langevin", "both"),
         seed=seed,
         hardware=hardware,
         rows_per_pass=min(rows, plan.set_size * plan.at_once),
-        init=settings.init,
-        update=Sgd(settings.max_update),
+        init=settings.starting_points,
+        update=update_of(settings),
+        space=space_of(settings, teacher.spec, hardware),
+        redraws=settings.redraws,
+        generator_steps=settings.steps if generative else 0,
     )
+
+
+def baseline_engine(
+    settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
+) -> Engine:
+    """The engine of the floor: the starting points that `settings` ask for, labelled and not moved."""
+    return replace(build_engine(settings, teacher, plan, seed=seed, hardware=hardware), steps=0, generator_steps=0)

@@ -70,6 +70,11 @@ class InputSpec:
         return math.prod(self.shape)
 
     @property
+    def range_is_known(self) -> bool:
+        """Whether `range` was stated, and is not assumed along with everything else."""
+        return self.range is not None and not self.source.startswith("assumed")
+
+    @property
     def is_identity(self) -> bool:
         """Whether raw and normalised values are the same."""
         return all(m == 0 for m in self.mean) and all(s == 1 for s in self.std)

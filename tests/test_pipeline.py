@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,15 @@ import torch
 
 from cake_cli import pipeline
 from cake_cli.config import Config, EvaluationConfig
-from cake_cli.errors import AgreementMissed, DataError, RunError
+from cake_cli.errors import AgreementMissed, DataError, RunError, UsageError
 from cake_cli.events import SILENT
 from cake_cli.planning import prepare
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
+from cake_cli.synthesis import generative
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine
+from cake_cli.synthesis.generative import GeneratorTraining
 from tests.test_planning import small
 
 
@@ -56,6 +58,8 @@ def test_a_run_leaves_what_the_readme_lists(config: Config, tmp_path: Path) -> N
     record = json.loads((run.path / "run.json").read_text())
     assert record["status"] == "complete"
     assert record["teacher_passes"] == {"forward": 120 * 5, "backward": 120 * 4}
+    assert record["outside_contract"] == []
+    assert "left the strict contract" not in (run.path / "report.html").read_text(encoding="utf-8")
     assert set(record["seconds"]) >= {"load", "synthesis", "training", "baseline", "evaluation"}
     assert set(record["evaluation"]["accuracy"]) == {"teacher", "student", "noise_baseline"}
     assert len(run.metrics("synthesis")) == 4
@@ -124,6 +128,122 @@ def test_a_collapse_is_an_error_with_advice(config: Config, tmp_path: Path, monk
     with pytest.raises(RunError, match=r"degenerate: the teacher puts 100%") as caught:
         pipeline.synthesize(prepare(config, student=False), tmp_path / "bank", SILENT)
     assert caught.value.fix
+
+
+def test_a_collapse_ends_early(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave, calls = Engine.wave, []
+
+    def one_class(engine: Engine, *arguments: object) -> object:
+        calls.append(arguments)
+        made = wave(engine, *arguments)  # type: ignore[arg-type]
+        made.samples.logits.copy_(torch.tensor([9.0, 0.0, 0.0]).expand_as(made.samples.logits))
+        return made
+
+    monkeypatch.setattr(Engine, "wave", one_class)
+    monkeypatch.setattr("cake_cli.synthesis.health.EARLY_SAMPLES", 40)
+    prepared = prepare(config, student=False)
+    with pytest.raises(RunError, match=r"degenerate: the teacher puts 100% of the first 60"):
+        pipeline.synthesize(prepared, tmp_path / "bank", SILENT)
+    assert len(calls) == 2, "of four waves"
+    bank = SampleBank.open(tmp_path / "bank")
+    assert (bank.is_complete, len(bank)) == (False, 60)
+    with pytest.raises(RunError, match="degenerate"):
+        pipeline.synthesize(prepared, tmp_path / "bank", SILENT)
+    assert len(calls) == 2, "to go on would be no use"
+
+
+def test_what_is_not_finite_leaves_the_shards_before_it(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = pipeline.build_engine
+
+    def diverging(*arguments: object, **keywords: object) -> Engine:
+        engine = build(*arguments, **keywords)  # type: ignore[arg-type]
+        plain = replace(engine.update, max_update=0.0)
+        return replace(engine, step_sizes=(0.1, 0.1, 1e38, 1e38), update=plain)
+
+    monkeypatch.setattr(pipeline, "build_engine", diverging)
+    with pytest.raises(RunError, match=r"not finite at step \d+ \(step size 1.0e\+38\)"):
+        pipeline.synthesize(prepare(config, student=False), tmp_path / "bank", SILENT)
+    bank = SampleBank.open(tmp_path / "bank")
+    assert (bank.finished_waves, bank.is_complete, len(bank.samples())) == (2, False, 60)
+    assert sorted(file.name for file in bank.path.iterdir()) == [
+        "manifest.json",
+        "shard-00000.safetensors",
+        "shard-00001.safetensors",
+    ]
+
+
+def test_a_generator_is_gone_on_with(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped while it is trained, and again between two shards: the same bank, the same generator."""
+    chosen = replace(config, synthesis=replace(config.synthesis, method="generative"))
+    prepared = prepare(chosen, student=False)
+    whole = pipeline.synthesize(prepared, tmp_path / "whole", SILENT)
+    monkeypatch.setattr(generative, "CHECKPOINT_SECONDS", 0.0)
+    take, wave = GeneratorTraining.take, Engine.wave
+
+    def stop_training(own: GeneratorTraining, update: int, *rest: object) -> torch.Tensor:
+        if update == 5:
+            raise KeyboardInterrupt
+        return take(own, update, *rest)  # type: ignore[arg-type]
+
+    def stop_drawing(engine: Engine, sets: range, stage: object) -> object:
+        if sets.start == 2:
+            raise KeyboardInterrupt
+        return wave(engine, sets, stage)  # type: ignore[arg-type]
+
+    for owner, name, stop in ((GeneratorTraining, "take", stop_training), (Engine, "wave", stop_drawing)):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, stop)
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.synthesize(prepared, tmp_path / "stopped", SILENT)
+    stopped = pipeline.synthesize(prepared, tmp_path / "stopped", SILENT)
+    assert [shard["sha256"] for shard in stopped.manifest["shards"]] == [
+        shard["sha256"] for shard in whole.manifest["shards"]
+    ]
+    names = [path / "generator.safetensors" for path in (stopped.path, whole.path)]
+    assert names[0].read_bytes() == names[1].read_bytes()
+    assert asdict(whole.passes) == {"forward": 120 * 5, "backward": 120 * 4}, "as many as CAKE with these steps"
+
+
+def test_the_manifest_says_how_each_set_came_out(config: Config, tmp_path: Path) -> None:
+    two = replace(config, synthesis=replace(config.synthesis, sets_at_once=2))
+    bank = pipeline.synthesize(prepare(two, student=False), tmp_path / "bank", SILENT)
+    for shard in bank.manifest["shards"]:
+        columns = shard["set_health"]
+        assert set(columns) == {"on_target", "confidence", "entropy", "histogram", "saturated", "dead", "redrawn"}
+        assert {len(column) for column in columns.values()} == {2}
+        assert [sum(counts) for counts in columns["histogram"]] == [30, 30]
+        assert shard["health"]["on_target"] == pytest.approx(sum(columns["on_target"]) / 2)
+        assert shard["health"]["dead"] == 0.0
+    assert bank.manifest["objective"] == {"cls": 20.0, "contrastive": 2.0, "tv": 200.0}
+    assert bank.manifest["outside_contract"] == []
+
+
+def test_what_leaves_the_strict_contract_is_named_everywhere(config: Config, tmp_path: Path) -> None:
+    source = tmp_path / "norm.py"
+    source.write_text(
+        "import torch\n"
+        "def make():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Tanh(),\n"
+        "                               torch.nn.Flatten(), torch.nn.Linear(16, 3))\n"
+    )
+    chosen = replace(
+        config,
+        teacher=replace(config.teacher, file=f"{source}:make", input_shape=(1, 4, 4)),
+        synthesis=replace(config.synthesis, batchnorm_weight=5.0),
+        evaluation=replace(config.evaluation, baseline=False),
+    )
+    run = distilled(chosen, tmp_path / "run")
+    used = ["BatchNorm statistics"]
+    assert run.record["outside_contract"] == used
+    assert pipeline.result(run)["outside_contract"] == used
+    assert SampleBank.open(run.bank_path).manifest["outside_contract"] == used
+    assert "BatchNorm statistics of the teacher were used" in (run.path / "report.html").read_text(encoding="utf-8")
+    plain = replace(config, synthesis=replace(config.synthesis, batchnorm_weight=5.0))
+    with pytest.raises(UsageError, match="has no BatchNorm layers"):
+        prepare(plain, student=True)
 
 
 def test_the_gate_is_told_at_the_end(config: Config, tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from cake_cli.config import Config, EvaluationConfig, StudentConfig, SynthesisConfig, TeacherConfig, TrainingConfig
+from cake_cli.config import (
+    TV_WEIGHT,
+    Config,
+    EvaluationConfig,
+    StudentConfig,
+    SynthesisConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
 from cake_cli.errors import UsageError
 from cake_cli.settings import (
     build,
@@ -39,7 +47,7 @@ FULL = Config(
         verify=False,
     ),
     student=StudentConfig("mlp:8,8"),
-    synthesis=SynthesisConfig(method="naive", samples=3, step_size=1e-5, set_size=20, groups=2, langevin=True),
+    synthesis=SynthesisConfig(method="naive", samples=3, step_size=1e-5, set_size=20, groups=2, noise="both"),
     training=TrainingConfig(epochs=1, labels="hard", min_step_size=1e-4),
     evaluation=EvaluationConfig(data="\N{SNOWMAN}/val", min_agreement=0.5, report=False),
 )
@@ -101,7 +109,7 @@ def test_an_unknown_key_suggests_the_nearest(key: str, suggestion: str):
         ("training.lr", "1e-5x", "must be a number"),
         ("teacher.verify", 1, "must be true or false"),
         ("student.architecture", 3, "is a text"),
-        ("synthesis.method", "cakes", "must be one of cake, naive, noise"),
+        ("synthesis.method", "cakes", "must be one of cake, naive, generative, noise, smooth-noise"),
         ("teacher.input_shape", [3, "a"], "must be a whole number"),
         ("hardware.precision", ["fp32"], "must be one of auto, fp32"),
     ],
@@ -183,7 +191,7 @@ def test_a_folder_is_not_a_configuration(tmp_path: Path):
         ("steps=64", ("synthesis.steps", 64)),
         ("lr=1e-5", ("training.lr", 1e-5)),
         ("teacher.mean=[0.1, 0.2]", ("teacher.mean", [0.1, 0.2])),
-        ("langevin=true", ("synthesis.langevin", True)),
+        ("verify=true", ("teacher.verify", True)),
         ("data=a=b", ("evaluation.data", "a=b")),
         ("method=naive", ("synthesis.method", "naive")),
         ("stepz=1", ("stepz", 1)),
@@ -258,7 +266,11 @@ def test_the_papers_recipes_are_the_references_settings(name: str):
     assert (found.cls_weight, found.contrastive_weight, found.tv_weight) == pytest.approx(weights, rel=1e-12)
     assert (found.groups, found.steps, found.set_size, found.samples) == (groups, steps, set_size, set_size * sets)
     assert (found.step_size, found.step_size_decades, found.schedule) == (step_size, 4.0, "linear")
+    assert (found.contrastive, found.tv, found.noise, found.optimizer) == ("mse", "anisotropic", "implicit", "sgd")
+    assert (found.init, found.bounds, found.l2_weight, found.range_weight) == ("normal", "none", 0.0, 0.0)
     assert found.max_update == 0.0, "the reference takes plain steps"
+    assert found.redraws == 0, "and starts where it starts"
+    assert found.outside_contract == ()
 
 
 @pytest.mark.parametrize("name", ["paper", "paper-mnist", "paper-cifar"])
@@ -270,10 +282,11 @@ def test_the_papers_student_is_trained_as_in_the_reference(name: str):
 
 def test_the_defaults_weigh_as_the_references_cifar_preset():
     synthesis = resolve(recipe="paper-cifar").synthesis
-    same = ("cls_weight", "contrastive_weight", "tv_weight", "step_size", "step_size_decades")
+    same = ("cls_weight", "step_size", "step_size_decades", "contrastive", "tv", "noise", "optimizer", "bounds")
     assert {name: getattr(synthesis, name) for name in same} == {
         name: getattr(Config().synthesis, name) for name in same
     }
+    assert (synthesis.contrastive_weight, synthesis.tv_weight) == (Config().synthesis.contrast, TV_WEIGHT)
 
 
 def test_an_unknown_recipe_suggests_the_nearest():

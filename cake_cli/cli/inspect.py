@@ -119,13 +119,14 @@ def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("teacher", f"{described['teacher']['name']}  {described['teacher']['sha256'][:16]}"),
         ("classes", _classes(described)),
         ("method", f"{described['synthesis']['method']}, seed {described['seed']}"),
+        *[("contract", f"not strict: {used} were used") for used in described["outside_contract"]],
         ("cost", f"{count(passes['forward'])} forward and {count(passes['backward'])} backward teacher passes"),
     ]
     if health:
-        rows.append(
-            ("health", f"on target {health['on_target']:.1%}, confidence {health['confidence']:.2f}, "
-                       f"balance {health['balance']:.2f}")
-        )  # fmt: skip
+        parts = [f"on target {health['on_target']:.1%}"] if described["aimed"] else []
+        parts += [f"confidence {health['confidence']:.2f}", f"balance {health['balance']:.2f}"]
+        parts += [f"{name} {health[name]:.1%}" for name in ("saturated", "dead") if health[name] is not None]
+        rows.append(("health", ", ".join(parts)))
     return rows
 
 

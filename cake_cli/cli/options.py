@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from cake_cli.catalog import EXPORTS, STUDENTS, ExportFormat
-from cake_cli.config import Config, Method, Outputs, Precision
+from cake_cli.config import Config, Contrastive, Method, Noise, Outputs, Precision
 from cake_cli.errors import UsageError, did_you_mean
 from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
 
@@ -114,7 +114,8 @@ SYNTHESIS = "Synthesis"
 MethodName = Annotated[Method | None, flag("synthesis.method", "--method", panel=SYNTHESIS)]
 SampleCount = Annotated[int | None, flag("synthesis.samples", "--samples", panel=SYNTHESIS)]
 Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
-Langevin = Annotated[bool | None, flag("synthesis.langevin", "--langevin/--no-langevin", panel=SYNTHESIS)]
+ContrastiveName = Annotated[Contrastive | None, flag("synthesis.contrastive", "--contrastive", panel=SYNTHESIS)]
+NoiseName = Annotated[Noise | None, flag("synthesis.noise", "--noise", panel=SYNTHESIS)]
 Bank = Annotated[str | None, flag("synthesis.bank", "--bank", panel=SYNTHESIS, metavar="DIR")]
 
 TRAINING = "Training"

@@ -73,7 +73,7 @@ def plan(console: Console, config: Config, out: Path, *, student: bool) -> tuple
 def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
     """What `--dry-run --json` prints."""
     sets = prepared.plan
-    steps = 0 if prepared.config.synthesis.method == "noise" else prepared.config.synthesis.steps
+    steps = 0 if prepared.config.synthesis.only_labels else prepared.config.synthesis.steps
     samples = prepared.samples
     fresh = prepared.bank is None
     return {
@@ -83,6 +83,7 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
         "student": prepared.architecture,
         "samples": samples,
         "sets": sets.sets,
+        "outside_contract": list(prepared.outside_contract),
         "teacher_passes": {
             "forward": samples * (steps + 1) if fresh else 0,
             "backward": samples * steps if fresh else 0,

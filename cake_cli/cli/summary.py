@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cake_cli import __version__
 from cake_cli.cli.console import Console, count, duration, size
+from cake_cli.config import SynthesisConfig
 from cake_cli.spec import InputSpec, format_shape
 
 MOST_SHOWN = 4
@@ -58,6 +59,9 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
         rows.append(("student", f"{prepared.architecture}  {count(prepared.student_parameters)} params, random init"))
     rows.append(("input", normalisation(prepared.subject.spec)))
     rows.append(("data", _data_line(prepared)))
+    if prepared.outside_contract:
+        used = " and ".join(prepared.outside_contract)
+        rows.append(("contract", f"not strict: {used} of the teacher {'were' if prepared.bank else 'are'} used"))
     rows.append(("plan", _plan_line(prepared, cost)))
     console.facts(
         f"cake {__version__}   {out}   {hardware.describe()}   {hardware.precision}   seed {config.seed}", rows
@@ -76,12 +80,29 @@ def _data_line(prepared: Prepared) -> str:
     return f"none for training; {heldout.name}, {heldout.samples:,} samples, for the report only"
 
 
+def _steps(settings: SynthesisConfig) -> str:
+    if settings.only_labels:
+        return ""
+    return f" x {settings.steps} {'updates of a generator' if settings.method == 'generative' else 'steps'}"
+
+
+def _method(settings: SynthesisConfig) -> str:
+    """``cake``, or ``cake snn, langevin noise, adam``: the method, and the choices that are not the default."""
+    compares = settings.method == "cake" and settings.contrast > 0 and settings.contrastive != "mse"
+    found = [f"{settings.method} {settings.contrastive}" if compares else str(settings.method)]
+    if settings.method in ("cake", "naive"):
+        noise = {"langevin": "Langevin noise", "both": "implicit and Langevin noise", "none": "no noise"}
+        found += [noise[settings.noise]] if settings.noise in noise else []
+        found += ["Adam"] if settings.optimizer == "adam" else []
+    found += [] if settings.only_labels or settings.bounds == "none" else [f"bounds: {settings.bounds}"]
+    return ", ".join(found)
+
+
 def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     config, plan = prepared.config, prepared.plan
     parts: list[str] = []
     if prepared.bank is None:
-        steps = "" if config.synthesis.method == "noise" else f" x {config.synthesis.steps} steps"
-        parts.append(f"{plan.samples:,} samples{steps} ({config.synthesis.method})")
+        parts.append(f"{plan.samples:,} samples{_steps(config.synthesis)} ({_method(config.synthesis)})")
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         parts.append(f"{config.training.epochs} epochs{baseline}")

@@ -36,7 +36,8 @@ def synthesize(
     method: o.MethodName = None,
     samples: o.SampleCount = None,
     steps: o.Steps = None,
-    langevin: o.Langevin = None,
+    contrastive: o.ContrastiveName = None,
+    noise: o.NoiseName = None,
     device: o.Device = None,
     precision: o.PrecisionName = None,
     deterministic: o.Deterministic = None,
@@ -60,7 +61,7 @@ def synthesize(
         teacher=teacher, recipe=recipe, config=config, assignments=assignments, arch=arch,
         classes=classes, trust=trust, input_shape=input_shape, mean=mean, std=std,
         input_range=input_range, outputs=outputs, output=output, verify=verify, seed=seed, method=method,
-        samples=samples, steps=steps, langevin=langevin, device=device, precision=precision,
+        samples=samples, steps=steps, contrastive=contrastive, noise=noise, device=device, precision=precision,
         deterministic=deterministic,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)

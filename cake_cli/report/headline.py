@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cake_cli.config import LABELLED_ONLY
 from cake_cli.report.words import bounds, count, dig, figure, interval, number, percent, plural
 
 MODELS = {"student": "Student", "teacher": "Teacher", "noise_baseline": "Noise baseline"}
@@ -58,9 +59,9 @@ def stats(record: Mapping[str, Any]) -> list[Stat]:
     health = dig(record, "synthesis", "health")
     if number(dig(health, "samples")) is not None:
         method = str(dig(record, "synthesis", "method") or "")
-        text = "of noise" if method == "noise" else f"balance {figure(dig(record, 'synthesis', 'balance'))}"
+        text = "of noise" if method in LABELLED_ONLY else f"balance {figure(dig(record, 'synthesis', 'balance'))}"
         found.append(Stat("plain", "Synthetic samples", count(dig(health, "samples")), text))
-        if method != "noise" and number(dig(health, "on_target")) is not None:
+        if method not in LABELLED_ONLY and number(dig(health, "on_target")) is not None:
             detail = "of samples are what they were drawn towards"
             found.append(Stat("plain", "On target", percent(health["on_target"]), detail))
     own, whole = number(dig(record, "student", "parameters")), number(dig(record, "teacher", "parameters"))

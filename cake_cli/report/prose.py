@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,15 @@ from cake_cli.report.words import dig, number, percent, plural
 
 Record = Mapping[str, Any]
 """The content of run.json; any key may be absent."""
+
+
+KINDS = {
+    "naive": "inverted sample",
+    "generative": "generated sample",
+    "noise": "noise sample",
+    "smooth-noise": "noise sample",
+}
+"""What the samples of a method are called, other than synthetic."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,10 @@ def asked(record: Record) -> str:
         told = f"Train {student} on a bank{size} that {teacher} has labelled" + (f", in {trained}" if trained else "")
     else:
         free = "with real data" if dig(record, "data_free") is False else "without its training data"
-        kind = {"naive": "inverted sample", "noise": "noise sample"}.get(str(dig(record, "synthesis", "method")))
+        kind = KINDS.get(str(dig(record, "synthesis", "method")))
         made = plural(samples, kind or "synthetic sample") if samples else ""
-        made += f" of {plural(steps, 'gradient step')}" if made and number(steps) else ""
+        stepped = dig(record, "synthesis", "method") != "generative" and number(steps)
+        made += f" of {plural(steps, 'gradient step')}" if made and stepped else ""
         stages = ", then ".join(part for part in (made, trained) if part)
         told = f"Distil the classifier {teacher} into {student}, {free}" + (f": {stages}" if stages else "")
     data = dig(record, "evaluation", "data")
@@ -82,6 +92,11 @@ def banners(record: Record, *, gate: float | None) -> list[Banner]:
     if dig(record, "data_free") is False:
         text = "Real data took part in making the student. Nothing on this page shows what cake does without data."
         found.append(Banner("This run was not data-free.", text, grave=True))
+    outside = dig(record, "outside_contract")
+    if isinstance(outside, Sequence) and not isinstance(outside, str) and outside:
+        used = " and ".join(str(name) for name in outside)
+        text = f"{used} of the teacher were used: more than its outputs and their gradient in the input."
+        found.append(Banner("This run left the strict contract.", text))
     agreement = number(dig(record, "evaluation", "agreement"))
     if gate is not None and agreement is not None:
         told = f"Asked for at least {percent(gate)} agreement, measured {percent(agreement)}."

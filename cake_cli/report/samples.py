@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cake_cli.config import LABELLED_ONLY
 from cake_cli.report.canvas import Picture, data_uri, picture
 from cake_cli.report.gallery import ClassRow, Shown, rows_by_class
 from cake_cli.report.sheet import draw_samples
 from cake_cli.report.tiles import channels_note, encode, pixels, shrink, value_range
-from cake_cli.report.words import class_labels, count, dig, figure, number, percent
+from cake_cli.report.words import class_labels, count, dig, figure, number, percent, plural
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.samples import Samples
 
@@ -72,22 +73,30 @@ def _tile(row: ClassRow, shown: Shown, labels: tuple[str, ...], limits: tuple[fl
 def health_facts(record: Mapping[str, Any], labels: tuple[str, ...]) -> list[tuple[str, str, str]]:
     """How the samples came out: name, figure and small print of each fact that is known."""
     synthesis, health = dig(record, "synthesis"), dig(record, "synthesis", "health")
-    aimed = dig(synthesis, "method") != "noise"
+    aimed = dig(synthesis, "method") not in LABELLED_ONLY
     facts = [
         ("Samples", count(dig(health, "samples")), ""),
         ("On target", percent(dig(health, "on_target")), "taken for the class that they were drawn towards"),
         ("Mean confidence", percent(dig(health, "confidence")), "the teacher's, in its first choice"),
         ("Entropy of the labels", f"{figure(dig(health, 'entropy'))} nats", "0 is certainty"),
+        ("Saturated", percent(dig(health, "saturated")), "with a probability of 1: their soft label is a hard one"),
+        ("Dead", percent(dig(health, "dead")), _redrawn(dig(health, "redrawn"))),
         ("Balance", figure(dig(synthesis, "balance")), _balance(dig(health, "histogram"), labels)),
     ]
     known = {"Samples": "samples", "On target": "on_target", "Mean confidence": "confidence"}
-    known |= {"Entropy of the labels": "entropy"}
+    known |= {"Entropy of the labels": "entropy", "Saturated": "saturated", "Dead": "dead"}
     return [
         fact
         for fact in facts
         if number(dig(health, known[fact[0]]) if fact[0] in known else dig(synthesis, "balance")) is not None
         and (aimed or fact[0] != "On target")
     ]
+
+
+def _redrawn(count_: Any) -> str:
+    told = "began where the teacher has no gradient"
+    redrawn = number(count_)
+    return f"{told}, after {plural(redrawn, 'start')} were drawn again" if redrawn else told
 
 
 def _balance(histogram: Any, labels: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,14 @@ class SampleBank:
 
     @classmethod
     def create(
-        cls, path: Path, teacher: Classifier, plan: SetPlan, *, seed: int, settings: dict[str, Any]
+        cls,
+        path: Path,
+        teacher: Classifier,
+        plan: SetPlan,
+        *,
+        seed: int,
+        settings: dict[str, Any],
+        about: Mapping[str, Any] | None = None,
     ) -> SampleBank:
         """Begins a bank in a folder that is empty or not there yet.
 
@@ -64,6 +71,7 @@ class SampleBank:
             plan: how its sets are cut.
             seed: of the run.
             settings: the synthesis settings, for the record and to compare on resume.
+            about: more for the record, such as the weights that the settings came to.
 
         Raises:
             EnvironmentFault: if the disk is full or refuses.
@@ -80,6 +88,7 @@ class SampleBank:
             "class_names": teacher.class_names,
             "seed": seed,
             "synthesis": settings,
+            **(about or {}),
             "plan": asdict(plan),
             "teacher_passes": asdict(Passes()),
             "shards": [],
@@ -147,6 +156,11 @@ class SampleBank:
         return str(self.manifest["teacher"]["sha256"])
 
     @property
+    def outside_contract(self) -> tuple[str, ...]:
+        """What was used of the teacher beyond its outputs and their gradient in the input."""
+        return tuple(self.manifest.get("outside_contract") or ())
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes, where the teacher has them."""
         names = self.manifest["class_names"]
@@ -185,8 +199,9 @@ class SampleBank:
         }
         with replacing(self.path / name) as temporary:
             save_file(tensors, temporary)
-        health = Health.of(wave.samples)
         size = self.plan.set_size
+        by_set = Health.of_sets(wave.samples, size, dead=wave.dead, redrawn=wave.redrawn)
+        health = Health.combine(by_set)
         shard: dict[str, Any] = {
             "file": name,
             "sha256": sha256(self.path / name),
@@ -196,6 +211,7 @@ class SampleBank:
             "samples": len(wave.samples),
             "step_sizes": wave.samples.step_sizes[::size].tolist(),
             "health": health.to_json(),
+            "set_health": Health.columns(by_set),
             "terms": wave.terms,
         }
         shards = [*self.manifest["shards"], shard]

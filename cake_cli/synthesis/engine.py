@@ -13,13 +13,17 @@ from cake_cli.errors import RunError, UsageError
 from cake_cli.events import Stage
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
+from cake_cli.synthesis.generator import Generator
 from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, stream
 from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.space import Anywhere, Space
+from cake_cli.synthesis.starts import WIDER, Revival, revive
 from cake_cli.synthesis.step import PlainStep, Step, Walk
 from cake_cli.synthesis.update import Sgd, Update
 
 PAPERS_UPDATE = Sgd()
+PAPERS_SPACE = Anywhere()
 REPORT_EVERY = 16
 """Steps between two looks at the loss, each of which waits for the device."""
 
@@ -73,8 +77,10 @@ def plan_sets(
         rows_at_once: samples side by side.
 
     Raises:
-        UsageError: if G exceeds K or does not divide B.
+        UsageError: if there is one class only, G exceeds K, or G does not divide B.
     """
+    if classes < 2:
+        raise UsageError("a teacher of one class has no boundary to sample", "use a classifier of two or more classes")
     groups = min(10, classes) if groups is None else groups
     if groups > classes:
         raise UsageError(
@@ -113,6 +119,10 @@ class Wave:
     passes: Passes
     terms: dict[str, float]
     """Mean of each term of the objective at the last step, unweighted."""
+    dead: Tensor | None = None
+    """(N,), bool: where the teacher has no gradient after redrawing; None where no gradient was asked for."""
+    redrawn: Tensor | None = None
+    """(N,), bool: where the starting point was redrawn."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +147,20 @@ class Engine:
     seed: int
     hardware: Hardware
     rows_per_pass: int
-    """Samples that go through the teacher together, a multiple of G: it bounds memory."""
+    """Samples that go through the teacher together, a multiple of G or, where the objective needs whole sets, of B:
+    it bounds memory."""
     init: Init = "normal"
     """How starting points are drawn."""
     update: Update = PAPERS_UPDATE
     """How a gradient moves a sample."""
+    space: Space = PAPERS_SPACE
+    """Where samples may lie."""
+    redraws: int = 0
+    """How often a starting point without a gradient is drawn again."""
+    generator: Generator | None = None
+    """Makes the starting points, if given."""
+    generator_steps: int = 0
+    """Gradient steps for each sample that training the generator took; counted with the passes."""
 
     def wave(self, sets: range, stage: Stage) -> Wave:
         """Synthesizes some sets side by side, telling `stage` of progress in samples.
@@ -154,37 +173,83 @@ class Engine:
         walk = self._begin(starts, labels, own_sizes)
         noise = [stream(self.seed, index, "langevin", self.hardware.device) for index in sets] if self.langevin else []
         take_step = self.step()
+        revival: Revival | None = None
         for step in range(self.steps):
             take_step(walk)
+            if step == 0:
+                revival = self._revive(sets, walk, take_step)
             if noise:
-                add_langevin(walk.inputs, own_sizes, noise)
+                add_langevin(walk.positions, own_sizes, noise)
+                self.space.settle(walk.positions, walk.inputs)
             looked = step % REPORT_EVERY == REPORT_EVERY - 1
             stage.advance(len(starts) / self.steps, **({"loss": float(walk.loss.mean())} if looked else {}))
         logits, terms = self._look(walk)
         if self.steps == 0:
             stage.advance(len(starts))
+        taken = self.steps + self.generator_steps
+        passes = Passes(forward=len(starts) * (taken + 1), backward=len(starts) * taken)
+        if revival is not None:
+            passes += Passes(revival.passes, revival.passes)
         return Wave(
             sets=sets,
             samples=Samples(
                 inputs=walk.inputs.cpu().contiguous(),
                 logits=logits.cpu(),
-                targets=labels if self.steps else torch.full_like(labels, -1),
+                targets=labels if self.aims else torch.full_like(labels, -1),
                 step_sizes=walk.step_sizes.flatten().cpu(),
             ),
-            passes=Passes(forward=len(starts) * (self.steps + 1), backward=len(starts) * self.steps),
+            passes=passes,
             terms={name: float(value.mean()) for name, value in terms.items()},
+            dead=None if revival is None else revival.dead,
+            redrawn=None if revival is None else revival.redrawn,
         )
+
+    @property
+    def aims(self) -> bool:
+        """Whether samples are drawn towards labels, and not only labelled."""
+        return self.steps > 0 or self.generator is not None
 
     def step(self) -> Step:
         """One gradient step on a walk."""
-        return PlainStep(self.teacher, self.objective, self.update, self.plan.groups, self.hardware, self.rows_per_pass)
+        plan = self.plan
+        return PlainStep(
+            teacher=self.teacher,
+            objective=self.objective,
+            update=self.update,
+            space=self.space,
+            groups=plan.groups,
+            set_size=plan.set_size,
+            hardware=self.hardware,
+            rows_per_pass=self.rows_per_pass,
+        )
 
     def _begin(self, starts: Tensor, labels: Tensor, own_sizes: list[float]) -> Walk:
         """A walk on the device from starting points (P·B, *shape)."""
         eta = torch.tensor(own_sizes).repeat_interleave(self.plan.set_size)  # (P·B,)
         eta = eta.reshape(-1, *(1,) * len(self.teacher.spec.shape))
         device = self.hardware.device
-        return Walk.begin(self.hardware.place_rows(starts), labels.to(device), eta.to(device), self.update)
+        return Walk.begin(self.hardware.place_rows(starts), labels.to(device), eta.to(device), self.update, self.space)
+
+    def _revive(self, sets: range, walk: Walk, take_step: Step) -> Revival:
+        """After the first step: where a sample had no gradient its start is drawn again, and the step is repeated."""
+        suspects = ~walk.alive.cpu()  # waits for the device, once
+        if not bool(suspects.any()):
+            return Revival(suspects, suspects, 0)
+        starts, _ = self._draw(sets)  # again, because the walk has moved them
+        found = revive(
+            starts,
+            suspects,
+            inputs_of=lambda rows: self.space.enter(self.hardware.place_rows(rows))[1],
+            teacher=self.teacher,
+            redraw=lambda attempt: self._starts(sets, f"redraw-{attempt}") * WIDER ** (attempt + 1),
+            redraws=self.redraws,
+            rows_per_pass=self.rows_per_pass,
+        )
+        if not bool(found.redrawn.any()):
+            return found
+        walk.restart(self.hardware.place_rows(starts), self.space)
+        take_step(walk)
+        return found.plus(len(starts))
 
     def _look(self, walk: Walk) -> tuple[Tensor, dict[str, Tensor]]:
         """The teacher's logits (N, K) at the end of a walk, and the parts of the objective (N,) by name.
@@ -197,6 +262,10 @@ class Engine:
             priors = {name: prior.value(walk.inputs) for name, (_, prior) in self.objective.priors.items()}
         first_bad, done = int(walk.first_bad), int(walk.steps_done)
         if first_bad < done or not bool(walk.inputs.isfinite().all() & logits.isfinite().all()):
+            if done == 0:
+                raise RunError(
+                    "the teacher's outputs are not finite on the starting points", "check --input-range, --mean, --std"
+                )
             eta = float(walk.step_sizes.max())
             raise RunError(
                 f"the synthesis objective is not finite at step {min(first_bad, done - 1)} (step size {eta:.1e})",
@@ -206,12 +275,20 @@ class Engine:
 
     def _draw(self, sets: range) -> tuple[Tensor, Tensor]:
         """Starting points (P·B, *shape) and target labels (P·B,) of the sets."""
-        starts, labels = [], []
-        for index in sets:
-            generator = stream(self.seed, index, "start")
-            starts.append(draw_start(self.teacher.spec.shape, self.plan.set_size, generator, self.init))
-            rows = draw_labels(
-                self.plan.rows, self.plan.groups, self.teacher.classes, stream(self.seed, index, "labels")
-            )
-            labels.append(rows.flatten())  # (R, G) -> (B,)
+        drawn = [
+            draw_labels(self.plan.rows, self.plan.groups, self.teacher.classes, stream(self.seed, index, "labels"))
+            for index in sets
+        ]
+        labels = [rows.flatten() for rows in drawn]  # (R, G) -> (B,)
+        if self.generator is None:
+            return self._starts(sets, "start"), torch.cat(labels)
+        starts = [
+            self.generator.draw(own, stream(self.seed, index, "latent"), self.rows_per_pass)
+            for index, own in zip(sets, labels, strict=True)
+        ]
         return torch.cat(starts), torch.cat(labels)
+
+    def _starts(self, sets: range, purpose: str) -> Tensor:
+        """Starting points (P·B, *shape) of the sets, each set's from its own stream for this purpose."""
+        shape, size = self.teacher.spec.shape, self.plan.set_size
+        return torch.cat([draw_start(shape, size, stream(self.seed, index, purpose), self.init) for index in sets])

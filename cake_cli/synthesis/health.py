@@ -1,15 +1,28 @@
-"""How samples came out: on target or not, how sure the teacher is, which classes they cover."""
+"""How samples came out: on target or not, how sure the teacher is, which classes they cover; when it is no use."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from cake_cli.errors import RunError
 from cake_cli.synthesis.samples import Samples
+
+COLLAPSED = 0.1
+"""Balance of the class histogram below which samples count as degenerate."""
+MANY_DEAD = 0.2
+"""Share of dead samples that makes them the likely cause of a collapse."""
+MOST_LISTED = 20
+"""Classes whose counts fit in a line."""
+EARLY_SHARE = 0.2
+EARLY_SAMPLES = 500
+"""What must be there before a bank that is not finished can count as degenerate. The sets with the largest step
+sizes come first and can be worse than the rest."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,13 @@ class Health:
     """Mean entropy of the soft labels, in nats."""
     histogram: tuple[int, ...]
     """Samples by most probable class, K numbers."""
+    saturated: float | None = None
+    """Share whose most probable class has probability 1 in float32: their soft label is a hard one. None in banks
+    of before this was measured."""
+    dead: float | None = None
+    """Share at whose starting point the teacher had no gradient, after redrawing; None where none was asked for."""
+    redrawn: int = 0
+    """Samples whose starting point was drawn again for that reason."""
 
     @property
     def balance(self) -> float:
@@ -38,8 +58,8 @@ class Health:
         return asdict(self)
 
     @staticmethod
-    def of(samples: Samples) -> Health:
-        """Measures samples by their logits."""
+    def of(samples: Samples, *, dead: Tensor | None = None, redrawn: Tensor | None = None) -> Health:
+        """Measures samples by their logits; `dead` and `redrawn` are masks (N,) from the engine."""
         log_probabilities = samples.logits.log_softmax(dim=1)  # (N, K)
         confidence, predicted = log_probabilities.exp().max(dim=1)
         return Health(
@@ -48,7 +68,20 @@ class Health:
             confidence=float(confidence.mean()),
             entropy=float(-(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()),
             histogram=tuple(torch.bincount(predicted, minlength=samples.logits.shape[1]).tolist()),
+            saturated=float((samples.logits.softmax(dim=1).amax(dim=1) >= 1).float().mean()),
+            dead=None if dead is None else float(dead.float().mean()),
+            redrawn=0 if redrawn is None else int(redrawn.sum()),
         )
+
+    @staticmethod
+    def of_sets(samples: Samples, size: int, *, dead: Tensor | None, redrawn: Tensor | None) -> list[Health]:
+        """The health of each set of `size` consecutive samples; otherwise as `of`."""
+        found = []
+        for first in range(0, len(samples), size):
+            own = torch.arange(first, min(first + size, len(samples)))
+            masks = [None if mask is None else mask[own] for mask in (dead, redrawn)]
+            found.append(Health.of(samples.select(own), dead=masks[0], redrawn=masks[1]))
+        return found
 
     @staticmethod
     def combine(parts: Iterable[Health]) -> Health:
@@ -59,5 +92,65 @@ class Health:
         def mean(name: str) -> float:
             return sum(float(getattr(part, name)) * part.samples for part in listed) / total
 
-        histogram = tuple(sum(counts) for counts in zip(*(part.histogram for part in listed), strict=True))
-        return Health(total, mean("on_target"), mean("confidence"), mean("entropy"), histogram)
+        def mean_if_known(name: str) -> float | None:
+            return mean(name) if all(getattr(part, name) is not None for part in listed) else None
+
+        return Health(
+            samples=total,
+            on_target=mean("on_target"),
+            confidence=mean("confidence"),
+            entropy=mean("entropy"),
+            histogram=tuple(sum(counts) for counts in zip(*(part.histogram for part in listed), strict=True)),
+            saturated=mean_if_known("saturated"),
+            dead=mean_if_known("dead"),
+            redrawn=sum(part.redrawn for part in listed),
+        )
+
+    @staticmethod
+    def columns(parts: Sequence[Health]) -> dict[str, list[Any]]:
+        """Every figure but the number of samples as a list, one entry a part, for the manifest."""
+        names = [entry.name for entry in fields(Health) if entry.name != "samples"]
+        return {name: [getattr(part, name) for part in parts] for name in names}
+
+    def describe_classes(self, names: Sequence[str] | None = None) -> str:
+        """``0 812, 1 790, ...`` samples by most probable class; least and most where there are too many to list."""
+        labels = names or [str(index) for index in range(len(self.histogram))]
+        if len(labels) <= MOST_LISTED:
+            return ", ".join(f"{label} {count:,}" for label, count in zip(labels, self.histogram, strict=True))
+        least, most, empty = min(self.histogram), max(self.histogram), self.histogram.count(0)
+        return f"{least:,} to {most:,} in each of {len(labels)}" + (f", none in {empty:,}" if empty else "")
+
+    def describe(self, *, aimed: bool) -> str:
+        """``on target 72.7%   confidence 0.81   ...``, in one line; `aimed` if there were targets."""
+        parts = [f"on target {self.on_target:.1%}"] if aimed else []
+        parts += [f"balance {self.balance:.2f}", f"confidence {self.confidence:.2f}", f"entropy {self.entropy:.2f}"]
+        parts += [] if self.saturated is None else [f"saturated {self.saturated:.1%}"]
+        parts += [] if self.dead is None else [f"dead {self.dead:.1%}"]
+        parts += [f"redrawn {self.redrawn:,}"] if self.redrawn else []
+        return "   ".join(parts)
+
+
+def require_spread(health: Health, *, planned: int) -> None:
+    """Refuses samples that have collapsed into one class: at the end, and as soon as enough of them are there.
+
+    Args:
+        health: of the samples so far.
+        planned: how many there will be.
+
+    Raises:
+        RunError: if they have.
+    """
+    unfinished = health.samples < planned
+    if unfinished and health.samples < max(EARLY_SAMPLES, EARLY_SHARE * planned):
+        return
+    if health.balance < COLLAPSED:
+        classes = len(health.histogram)
+        so_far = f" of the first {health.samples:,}" if unfinished else " of them"
+        dead = health.dead or 0.0
+        cause = f", and has no gradient where {dead:.0%} began" if dead > MANY_DEAD else ""
+        raise RunError(
+            f"the samples are degenerate: the teacher puts {max(health.histogram) / health.samples:.0%}{so_far} in one "
+            f"of its {classes} classes{cause}",
+            "check --input-range, --mean and --std; --steps 256; "
+            + ("--set synthesis.redraws=32" if cause else "or a smaller --set synthesis.tv_weight"),
+        )

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cake_cli.config import Init, StepSchedule
+from cake_cli.config import Init, Noise, StepSchedule
 
 
-def step_size(index: int, sets: int, *, first: float, decades: float, schedule: StepSchedule) -> float:
+def step_size(
+    index: int, sets: int, *, first: float, decades: float, schedule: StepSchedule, noise: Noise = "implicit"
+) -> float:
     """The step size of one set: implicit noise (Braun et al. 2024, Section 3).
 
     Args:
@@ -20,15 +22,17 @@ def step_size(index: int, sets: int, *, first: float, decades: float, schedule: 
         sets: S, how many there are.
         first: the step size of set 0.
         decades: m, the powers of ten that it falls over all sets.
-        schedule: ``linear`` or ``cosine`` in the logarithm, or ``constant``.
+        schedule: ``linear`` or ``cosine`` in the logarithm.
+        noise: ``implicit`` and ``both`` let it fall; ``langevin`` and ``none`` are without implicit noise: every set
+            has the step size in the middle of that fall.
 
     Returns:
-        ``first · 10^(-m · index / S)`` for ``linear``.
+        ``first · 10^(-m · index / S)`` for ``linear``, ``first · 10^(-m / 2)`` without implicit noise.
     """
     progress = index / sets
-    if schedule == "constant":
-        return first
     fallen = progress if schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+    if noise in ("langevin", "none"):
+        fallen = 0.5
     return float(first * 10 ** (-decades * fallen))
 
 

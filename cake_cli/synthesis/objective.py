@@ -7,59 +7,35 @@ number of sets side by side changes what happens to one sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from cake_cli.spec import InputSpec
+from cake_cli.synthesis.contrastive import contrastive_mse
 from cake_cli.synthesis.priors import Prior, TotalVariation
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The samples of one step, and what the teacher says of them."""
-
-    inputs: Tensor
-    """(N, *shape), normalised."""
-    logits: Tensor
-    """(N, K), float32."""
-    targets: Tensor
-    """(N,), the labels to reach."""
-    groups: int
-    """G: consecutive samples that form a row of distinct targets; N is a multiple of it."""
-
-
-Term = Callable[[Candidates], Tensor]
-"""One number for each sample, (N,), of which the sum over samples is minimised."""
-
-
-def classification(candidates: Candidates) -> Tensor:
-    """Cross-entropy of each sample to its target, (N,)."""
-    return F.cross_entropy(candidates.logits, candidates.targets, reduction="none")
-
-
-def contrastive_mse(candidates: Candidates) -> Tensor:
-    """Squared distance of each sample's logits to the mean of its row, averaged over logits: (N,).
-
-    Summed over a row this is G times the variance, and the mean over all ordered pairs of a squared
-    difference is twice the variance: the paper's pairwise term in O(G) instead of O(G²).
-    """
-    logits, groups = candidates.logits, candidates.groups
-    rows = logits.reshape(-1, groups, logits.shape[1])  # (R, G, K)
-    centred = rows - rows.mean(dim=1, keepdim=True)
-    return centred.square().mean(dim=2).flatten()  # (R, G) -> (N,)
+from cake_cli.synthesis.statistics import BatchNormStatistics
+from cake_cli.synthesis.terms import Candidates, Term, classification
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A weighted sum of terms in the teacher's logits and of priors on the inputs."""
+    """A weighted sum of terms in what the teacher says and of priors on the inputs."""
 
     terms: Mapping[str, tuple[float, Term]]
     """Name to weight and term."""
     priors: Mapping[str, tuple[float, Prior]] = field(default_factory=dict)
     """Name to weight and data prior."""
+    whole_sets: bool = False
+    """Whether a term looks beyond a row, so that a set must go through the teacher in one piece."""
+    layers: tuple[nn.Module, ...] = ()
+    """Layers of the teacher whose inputs a term needs (`Candidates.heard`). None in the strict contract."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Name to weight of every part, for the record."""
+        return {name: weight for parts in (self.terms, self.priors) for name, (weight, _) in parts.items()}
 
     def of_logits(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the weighted terms for each sample (N,), and the unweighted terms (N,) by name, detached."""
@@ -79,19 +55,38 @@ class Objective:
         return total, values
 
 
-def cake_objective(spec: InputSpec, *, cls: float, contrastive: float, tv: float) -> Objective:
-    """The objective of CAKE with the mean-squared contrastive loss; parts of weight zero are left out.
+def cake_objective(
+    spec: InputSpec,
+    *,
+    cls: float,
+    contrastive: float,
+    tv: float,
+    contrast: Term = contrastive_mse,
+    variation: Prior | None = None,
+    priors: Mapping[str, tuple[float, Prior]] | None = None,
+    statistics: tuple[float, BatchNormStatistics] | None = None,
+) -> Objective:
+    """The objective of CAKE; parts of weight zero are left out.
 
     Args:
         spec: the input; vectors have no total variation.
         cls: weight of the cross-entropy.
         contrastive: weight of the contrastive term.
         tv: weight of total variation.
+        contrast: the contrastive term; the paper's by default, and all others look at whole sets.
+        variation: the total variation; anisotropic, as in the paper, by default.
+        priors: name to weight and prior, beside total variation.
+        statistics: weight and term of BatchNorm statistics, which leave the strict contract.
     """
-    terms: dict[str, tuple[float, Term]] = {"cls": (cls, classification), "contrastive": (contrastive, contrastive_mse)}
+    terms: dict[str, tuple[float, Term]] = {"cls": (cls, classification), "contrastive": (contrastive, contrast)}
+    if statistics is not None:
+        terms["batchnorm"] = statistics
+    smooth = {"tv": (tv, variation or TotalVariation())} if spec.is_image and tv > 0 else {}
     return Objective(
-        {name: entry for name, entry in terms.items() if entry[0] > 0},
-        {"tv": (tv, TotalVariation())} if spec.is_image and tv > 0 else {},
+        terms={name: entry for name, entry in terms.items() if entry[0] > 0},
+        priors={**smooth, **(priors or {})},
+        whole_sets=statistics is not None or (contrastive > 0 and contrast is not contrastive_mse),
+        layers=() if statistics is None else statistics[1].layers,
     )
 
 

@@ -146,6 +146,12 @@ def test_all_faults_at_once(cake: Cake, mlp_file: Path):
         (["--seed", "-1"], "--seed"),
         (["--set", "groups=5"], "5 different classes cannot be drawn from 3"),
         (["--set", "set_size=31", "--set", "groups=3"], "cannot be cut into rows"),
+        (["--set", "groups=1"], "no pairs to contrast"),
+        (["--set", "synthesis.bounds=clamp"], "bounds needs the range of the inputs"),
+        (["--set", "synthesis.batchnorm_weight=1"], "has no BatchNorm layers"),
+        (["--contrastive", "snn", "--set", "set_size=3", "--set", "groups=3"], "no two of a class"),
+        (["--method", "generative", "--noise", "langevin"], "takes no steps on samples"),
+        (["--method", "noise", "--set", "init=uniform"], "is normal noise, not uniform"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -371,6 +377,13 @@ def test_samples_of_one_class_are_called_degenerate(cake: Cake, tmp_path: Path):
     save_graph(tmp_path / "biased.onnx", nodes, X, {"logits": (FLOAT, ["batch", 3])}, values)
     said = refusal(cake("distill", "biased.onnx", *TINY, "-o", "run"), 6)
     assert "the teacher puts 100% of them in one of its 3 classes" in said
+
+
+def test_total_variation_of_a_vector(cake: Cake, tmp_path: Path):
+    vector = save_mlp(tmp_path / "vector.onnx", shape=(6,))
+    said = refusal(cake("synthesize", vector, *SYNTHESIS, "--set", "tv_weight=3", "-o", "out"), 2)
+    assert "total variation is for images; the input is a vector" in said
+    assert cake("synthesize", vector, *SYNTHESIS, "-o", "out").code == 0
 
 
 def test_a_bug_is_called_one_and_hides_its_traceback(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):

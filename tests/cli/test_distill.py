@@ -98,14 +98,17 @@ def test_the_gate_of_min_agreement(cake: Cake, mlp_file: Path, heldout: Path):
     assert record(Path("high"))["status"] == "complete"
 
 
-@pytest.mark.parametrize("method", ["cake", "naive", "noise"])
+@pytest.mark.parametrize("method", ["cake", "naive", "generative", "noise", "smooth-noise"])
 def test_every_method_runs(cake: Cake, mlp_file: Path, method: str):
-    found = json.loads(cake("distill", mlp_file, *TINY, "--method", method, "--json").out)
-    assert (found["samples"], found["teacher_passes"]["backward"]) == (60, 0 if method == "noise" else 120)
+    outcome = cake("distill", mlp_file, *TINY, "--method", method, "--json")
+    found, steps = json.loads(outcome.out), 0 if "noise" in method else 2
+    assert (outcome.code, found["samples"]) == (0, 60)
+    assert found["teacher_passes"] == {"forward": 60 * (steps + 1), "backward": 60 * steps}
+    assert found["outside_contract"] == []
 
 
 def test_langevin_gives_other_samples(cake: Cake, mlp_file: Path, made: Path):
-    assert cake("distill", mlp_file, *TINY, "-o", "noisy", "--langevin").code == 0
+    assert cake("distill", mlp_file, *TINY, "-o", "noisy", "--noise", "both").code == 0
     assert digest(Path(made / "run/bank/shard-00000.safetensors")) != digest(Path("noisy/bank/shard-00000.safetensors"))
 
 
@@ -161,7 +164,7 @@ def test_a_dry_run_says_what_the_run_will_then_cost(cake: Cake, mlp_file: Path):
 
 def test_print_config_round_trips(cake: Cake, mlp_file: Path):
     flags = ["--input-shape", "1,4,4", "--mean", "0.5", "--std", "1e-1", "--recipe", "paper-mnist", "--lr", "1e-3",
-             "--set", "synthesis.schedule=cosine", "--langevin", "--seed", "5", "--data", "a b.npz"]  # fmt: skip
+             "--set", "synthesis.schedule=cosine", "--noise", "both", "--seed", "5", "--data", "a b.npz"]  # fmt: skip
     printed = cake("distill", mlp_file, "--student", "mlp:8", *flags, "--print-config")
     assert (printed.code, printed.err) == (0, "")
     file = Path("own.toml")

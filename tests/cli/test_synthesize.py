@@ -63,6 +63,24 @@ def test_the_manifest_names_teacher_and_shards(mlp_file: Path, bank: Path):
     ]
 
 
+def test_the_choices_are_in_the_plan_and_the_health_at_the_end(cake: Cake, mlp_file: Path):
+    said = cake("synthesize", mlp_file, *SYNTHESIS, "--contrastive", "snn", "--noise", "both", "--set",
+                "optimizer=adam", "-o", "bank", "--progress", "log").err  # fmt: skip
+    assert "60 samples x 2 steps (cake snn, implicit and Langevin noise, Adam)" in said
+    for figure in ("on target", "balance", "confidence", "entropy", "saturated 0.0%", "dead 0.0%", "by class: 0 "):
+        assert figure in said
+    inspected = cake("inspect", "bank").out + cake("inspect", "bank").err
+    assert "saturated 0.0%, dead 0.0%" in inspected
+
+
+def test_a_generator_stays_with_its_bank(cake: Cake, mlp_file: Path):
+    outcome = cake("synthesize", mlp_file, *SYNTHESIS, "--method", "generative", "-o", "bank", "--progress", "log")
+    assert outcome.code == 0
+    assert "60 samples x 2 updates of a generator (generative)" in outcome.err
+    assert Path("bank/generator.safetensors").exists()
+    assert cake("train", "bank", "--student", "mlp:8", "--epochs", "1", "--no-report").code == 0
+
+
 def test_print_config_needs_no_teacher(cake: Cake):
     outcome = cake("synthesize", "--recipe", "paper-toy", "--print-config")
     assert outcome.code == 0

@@ -11,8 +11,9 @@ from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.synthesis.engine import Engine, Passes, SetPlan, Wave, plan_sets
 from cake_cli.synthesis.noise import step_size
-from cake_cli.synthesis.objective import Candidates, cake_objective
+from cake_cli.synthesis.objective import cake_objective
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.terms import Candidates
 from cake_cli.synthesis.update import Sgd
 
 STAGE = SILENT.stage("", 1, "")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cake_cli.config import Init
+from cake_cli.config import Init, Noise, StepSchedule
 from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, step_size, stream
 
 
@@ -24,8 +24,20 @@ def test_cosine_schedule_has_the_same_ends_and_a_slow_start() -> None:
     assert cosine[50] == pytest.approx(linear[50])
 
 
-def test_constant_schedule() -> None:
-    assert {step_size(s, 9, first=0.3, decades=4.0, schedule="constant") for s in range(9)} == {0.3}
+@pytest.mark.parametrize("noise", ["langevin", "none"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_without_implicit_noise_all_sets_have_the_middle_step_size(noise: Noise, schedule: StepSchedule) -> None:
+    sizes = {step_size(s, 9, first=0.1, decades=4.0, schedule=schedule, noise=noise) for s in range(9)}
+    assert sorted(sizes) == [pytest.approx(1e-3)]
+    assert step_size(3, 9, first=0.3, decades=0.0, schedule=schedule, noise=noise) == 0.3
+
+
+def test_both_kinds_of_noise_let_the_step_size_fall() -> None:
+    implicit, both = (
+        [step_size(s, 9, first=0.1, decades=4.0, schedule="linear", noise=noise) for s in range(9)]
+        for noise in ("implicit", "both")
+    )
+    assert implicit == both
 
 
 def test_labels_of_a_row_are_distinct_and_of_all_classes() -> None:

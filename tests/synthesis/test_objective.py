@@ -10,13 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cake_cli.spec import InputSpec
-from cake_cli.synthesis.objective import (
-    Candidates,
-    cake_objective,
-    classification,
-    contrastive_mse,
-    reference_weights,
-)
+from cake_cli.synthesis.contrastive import contrastive_mse
+from cake_cli.synthesis.objective import cake_objective, reference_weights
+from cake_cli.synthesis.terms import Candidates, classification
 
 ROWS, GROUPS, CLASSES = 3, 4, 5
 SHAPE = (2, 5, 6)

@@ -1,0 +1,119 @@
+"""From the settings of a synthesis and a teacher to what is minimised, where, and how: every choice in one place."""
+
+from __future__ import annotations
+
+from cake_cli.config import TV_WEIGHT, SynthesisConfig
+from cake_cli.errors import UsageError
+from cake_cli.hardware import Hardware
+from cake_cli.models.classifier import Classifier
+from cake_cli.spec import InputSpec
+from cake_cli.synthesis.contrastive import SoftNearestNeighbour, Triplet, contrastive_mse
+from cake_cli.synthesis.engine import Engine, SetPlan
+from cake_cli.synthesis.generative import GeneratorTraining
+from cake_cli.synthesis.generator import Generator, build_network
+from cake_cli.synthesis.objective import Objective, cake_objective
+from cake_cli.synthesis.priors import IsotropicTotalVariation, MeanSquare, OutOfRange, Prior, TotalVariation
+from cake_cli.synthesis.space import Anywhere, Clamped, Space, Squashed, normalised_range
+from cake_cli.synthesis.statistics import BatchNormStatistics, batchnorm_layers
+from cake_cli.synthesis.terms import Term
+from cake_cli.synthesis.update import Adam, Sgd, Update
+
+
+def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan: SetPlan) -> None:
+    """Refuses choices that make no sense for a teacher of this input and so many classes.
+
+    Raises:
+        UsageError: with what does not fit and what would.
+    """
+    if not spec.is_image:
+        if settings.method == "smooth-noise" or (settings.init == "smooth" and not settings.only_labels):
+            raise UsageError(
+                "noise of many scales is for images; the input is a vector", "--method noise or init=normal"
+            )
+        if settings.tv_weight and settings.method in ("cake", "generative"):
+            raise UsageError("total variation is for images; the input is a vector", "--set synthesis.tv_weight=0")
+    if settings.only_labels:
+        return
+    if (settings.bounds != "none" or settings.range_weight > 0) and not spec.range_is_known:
+        asking = "bounds" if settings.bounds != "none" else "range_weight"
+        raise UsageError(f"{asking} needs the range of the inputs, which is not known", "--input-range 0,1")
+    compares = settings.method == "cake" and settings.contrastive != "mse" and settings.contrast > 0
+    if compares and plan.set_size < classes:
+        enough = plan.groups * -(-2 * classes // plan.groups)
+        raise UsageError(
+            f"{settings.contrastive} compares samples of a class, and a set of {plan.set_size} holds few of each of "
+            f"{classes} classes",
+            f"--set synthesis.set_size={enough}",
+        )
+
+
+def objective_of(settings: SynthesisConfig, teacher: Classifier, hardware: Hardware) -> Objective:
+    """What is minimised.
+
+    `naive` is cross-entropy alone (the talk's first system); `generative` has the data priors and no contrast.
+
+    Raises:
+        UsageError: if the teacher has no BatchNorm statistics, and they were asked for.
+    """
+    spec = teacher.spec
+    if settings.method == "naive" or settings.only_labels:
+        return cake_objective(spec, cls=settings.cls_weight, contrastive=0.0, tv=0.0)
+    priors: dict[str, tuple[float, Prior]] = {}
+    if settings.l2_weight > 0:
+        priors["l2"] = (settings.l2_weight, MeanSquare())
+    if settings.range_weight > 0:
+        priors["range"] = (settings.range_weight, OutOfRange(*normalised_range(spec, hardware.device)))
+    statistics = None
+    if settings.batchnorm_weight > 0:
+        statistics = (settings.batchnorm_weight, BatchNormStatistics(batchnorm_layers(teacher)))
+    return cake_objective(
+        spec,
+        cls=settings.cls_weight,
+        contrastive=settings.contrast if settings.method == "cake" else 0.0,
+        contrast=_contrast(settings),
+        tv=TV_WEIGHT if settings.tv_weight is None else settings.tv_weight,
+        variation=IsotropicTotalVariation() if settings.tv == "isotropic" else TotalVariation(),
+        priors=priors,
+        statistics=statistics,
+    )
+
+
+def _contrast(settings: SynthesisConfig) -> Term:
+    if settings.contrastive == "snn":
+        return SoftNearestNeighbour(settings.snn_temperature)
+    return Triplet(settings.triplet_margin) if settings.contrastive == "triplet" else contrastive_mse
+
+
+def space_of(settings: SynthesisConfig, spec: InputSpec, hardware: Hardware) -> Space:
+    """Where samples may lie."""
+    if settings.bounds == "none" or settings.only_labels or settings.method == "generative":
+        return Anywhere()
+    low, high = normalised_range(spec, hardware.device)
+    return Clamped(low, high) if settings.bounds == "clamp" else Squashed(low, high)
+
+
+def update_of(settings: SynthesisConfig) -> Update:
+    """How a gradient moves a sample."""
+    return Adam(settings.max_update) if settings.optimizer == "adam" else Sgd(settings.max_update)
+
+
+def untrained_generator(settings: SynthesisConfig, teacher: Classifier, hardware: Hardware, seed: int) -> Generator:
+    """The generator of `--method generative` before its first update."""
+    network = hardware.place(build_network(teacher.spec, teacher.classes, seed))
+    bounds = normalised_range(teacher.spec, hardware.device) if settings.bounds != "none" else None
+    return Generator(network, teacher.classes, bounds)
+
+
+def generator_training(settings: SynthesisConfig, engine: Engine) -> GeneratorTraining:
+    """How the generator of `--method generative` is trained: one update for each step of each set."""
+    return GeneratorTraining(
+        teacher=engine.teacher,
+        objective=engine.objective,
+        rows=engine.plan.rows,
+        groups=engine.plan.groups,
+        updates=engine.plan.sets * settings.steps,
+        lr=settings.generator_lr,
+        seed=engine.seed,
+        hardware=engine.hardware,
+        rows_per_pass=engine.rows_per_pass,
+    )
