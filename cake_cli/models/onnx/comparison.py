@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,10 @@ from cake_cli.models.opened import OutputKind
 
 TOLERANCE = 1e-4
 """The greatest difference, relative to the greatest value, that counts as equal."""
+NOISE = 4.0
+"""How many times its own rounding error a module may be apart from another runtime, which rounds in other places."""
+NOISIEST = 2.5e-3
+"""The greatest rounding error that is believed to be one."""
 
 
 def probe_rows(rows: Rows, is_float: bool) -> np.ndarray:
@@ -65,3 +71,14 @@ def run_module(module: nn.Module, batch: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         result: Tensor = module(torch.from_numpy(batch))
     return result.float().numpy()
+
+
+def rounding_error(module: nn.Module, batch: np.ndarray) -> float:
+    """How far a module is from itself in float64, relative to the greatest value; zero where it does not run so."""
+    try:
+        with torch.no_grad():
+            exact: Tensor = copy.deepcopy(module).double()(torch.from_numpy(batch).double())
+    except Exception:  # a graph may insist on float32
+        return 0.0
+    error = relative_difference(run_module(module, batch), exact.numpy())
+    return error if error <= NOISIEST else 0.0

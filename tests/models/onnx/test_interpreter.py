@@ -7,8 +7,11 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from cake_cli.models.onnx import open_onnx
+from cake_cli.models.onnx.comparison import probe_rows
 from cake_cli.models.onnx.interpreter import GraphError, Interpreter, UnsupportedOperator
 from cake_cli.models.onnx.interpreter.host import Host
+from cake_cli.models.onnx.signature import Rows
+from cake_cli.models.onnx.trial import Mismatch, Trial, Witness
 from tests.models.onnx.files import INT64, draw, linear, model, node, port, save
 
 
@@ -174,6 +177,25 @@ def test_an_unfaithful_conversion_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(opening, "convert", lambda model, way: Off())
     with pytest.raises(ModelFileError, match=r"cannot be converted faithfully: it differs from onnxruntime by"):
         open_onnx(save(linear(), tmp_path))
+
+
+def test_a_file_that_float32_rounds_off_is_held_to_no_more_than_that(tmp_path):
+    wide = np.abs(draw(4, 4000)) * 3000
+    back = draw(4000, 3, seed=1)
+    back -= back.mean(0)  # what is left of large sums
+    nodes = [node("MatMul", "x u", "h"), node("Add", "h far", "s"), node("MatMul", "s v", "y")]
+    proto = model(nodes, {"u": wide * 1e-4, "far": np.array(60, np.float32), "v": back})
+    opened = open_onnx(save(proto, tmp_path))
+    assert float(opened.facts["compared"].split()[-1]) > 1e-4
+    proto.graph.initializer[2].CopyFrom(numpy_helper.from_array(back * 1.01, "v"))
+    other = open_onnx(save(proto, tmp_path, "other.onnx"))
+    trial = Trial(Rows((4,), True, None), is_float=True, kind="logits", opinion=lambda: [off(other.reference)])
+    with pytest.raises(Mismatch):
+        trial.settle(opened.module.body)
+
+
+def off(reference):
+    return Witness("test", reference(probe_rows(Rows((4,), True, None), True)), lambda: None, "logits")
 
 
 def test_without_verification_nothing_is_compared(tmp_path):
