@@ -20,7 +20,7 @@ from torchvision.models.efficientnet import EfficientNet, _efficientnet_conf
 from torchvision.models.maxvit import MaxVit
 from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import Bottleneck, ResNet
-from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
+from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import SqueezeExcitation
 
@@ -128,19 +128,13 @@ OWN_WAY: dict[str, Architecture] = {
 """Those that need a larger input than 32x32, or are too large as they are."""
 
 
-small_swin = partial(
-    SwinTransformer, patch_size=[4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4],
-    stochastic_depth_prob=0.0,
-)  # fmt: skip
-
 MINIATURES: dict[str, Architecture] = {
     "small_convnext": Architecture(
         partial(ConvNeXt, [CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 2)], stochastic_depth_prob=0.0)
     ),
-    "small_densenet": Architecture(partial(models.DenseNet, 8, (2, 3, 2, 2), 16)),
-    "small_swin": Architecture(small_swin),
-    "small_swin_v2": Architecture(
-        partial(small_swin, block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2)
+    "small_swin": Architecture(
+        partial(SwinTransformer, patch_size=[4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4],
+                stochastic_depth_prob=0.0)
     ),
     "small_vit": Architecture(
         partial(models.VisionTransformer, image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32,

@@ -56,9 +56,10 @@ def write_cells(
 
 
 def _plain_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *settings: object, **more: object
 ) -> Tensor:
-    """Scaled dot-product attention as a product, a softmax and a product."""
+    """Scaled dot-product attention as a product, a softmax and a product; without dropout or causality."""
+    assert not any((*settings, *more.values()))
     scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
     return torch.softmax(scores if attn_mask is None else scores + attn_mask, -1) @ value
 

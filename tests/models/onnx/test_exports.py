@@ -20,7 +20,7 @@ def test_files_of_the_current_exporter(tmp_path, architecture, opset, symbolic):
 
 @pytest.mark.parametrize(
     ("architecture", "opset", "symbolic"),
-    [("small_swin", 17, False), ("small_densenet", 13, True), ("shufflenet_v2_x0_5", 20, True)],
+    [("small_swin", 17, False), ("small_vit", 13, True), ("shufflenet_v2_x0_5", 20, True)],
 )
 def test_files_of_the_legacy_exporter(tmp_path, architecture, opset, symbolic):
     model, shape = build(architecture)
