@@ -18,7 +18,7 @@ import cake_cli
 PACKAGE = Path(cake_cli.__file__).parent
 FLOORS = {
     0: {"", "errors", "spec", "config", "settings", "events", "storage", "runs", "catalog"},
-    1: {"hardware"},
+    1: {"hardware", "ranks"},
     2: {"models", "data"},
     3: {"synthesis", "distillation"},
     4: {"report"},
