@@ -7,6 +7,7 @@ written here and nowhere else. Weights and step sizes are those of the method (B
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -31,7 +32,24 @@ Noise = Literal["implicit", "langevin", "both", "none"]
 Optimizer = Literal["sgd", "adam"]
 Bounds = Literal["none", "clamp", "reparametrise"]
 Labels = Literal["soft", "hard"]
+BankFormat = Literal["safetensors", "npz", "png"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+DEFAULT_SAMPLES = 8_000
+_DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a text such as ``90s``, ``20m`` or ``1h30m``.
+
+    Raises:
+        UsageError: if it is none, or nothing.
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if not (total := 3600 * hours + 60 * minutes + seconds):
+        raise UsageError(f"{text!r} is no duration", "--time-budget 90s, 20m or 1h30m")
+    return float(total)
 
 
 def _require(*rules: tuple[bool, str, str]) -> None:
@@ -118,8 +136,12 @@ class SynthesisConfig:
     """cake: contrastive pairs along the boundary; naive: cross-entropy only, without contrast and prior; generative: a
     generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
     multi-scale noise, only labelled."""
-    samples: int = 8_000
-    """How many samples to make; rounded up to whole sets."""
+    samples: int | None = None
+    """How many samples to make, rounded up to whole sets; by default 8000, or what fits into --time-budget."""
+    time_budget: str | None = None
+    """How long synthesis may take, such as 90s, 20m or 1h30m: so many samples are made as fit, at most --samples."""
+    formats: tuple[BankFormat, ...] = ("safetensors",)
+    """Copies of the finished bank beside its safetensors shards: npz, or png, a folder of images for each class."""
     steps: int = 100
     """Gradient steps on each sample; with --method generative, updates of the generator for each set."""
     init: Init | None = None
@@ -175,9 +197,15 @@ class SynthesisConfig:
     sets_at_once: int | None = None
     """Sets synthesized side by side, and stored in one shard; chosen for this machine by default."""
 
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds, if there is one."""
+        return None if self.time_budget is None else parse_duration(self.time_budget)
+
     def __post_init__(self) -> None:
+        _ = self.budget_seconds
         _require(
-            (self.samples > 0, "--samples must be positive", "--samples 8000"),
+            (self.samples is None or self.samples > 0, "--samples must be positive", "--samples 8000"),
             (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
             (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
             (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,19 +12,27 @@ import torch
 
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.trainer import Labelled, train
-from cake_cli.errors import EnvironmentFault
+from cake_cli.errors import EnvironmentFault, UsageError
 from cake_cli.events import SILENT
-from cake_cli.hardware import Hardware, available_memory, free_disk
+from cake_cli.hardware import Hardware, available_memory, free_disk, is_out_of_memory
 from cake_cli.methods import generator_training, untrained_generator
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.planning import Prepared, build_engine
-from cake_cli.synthesis.engine import Engine
+from cake_cli.ranks import Ranks
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Engine, SetPlan
 
 QUICK = 0.4
 """Seconds: while a probe is quicker, a larger one is tried."""
 PAGE_BYTES = 2_000_000
 """About what report and pictures take."""
+USED_SHARE = 0.9
+"""Of a time budget: an estimate is none too exact, and the last wave should be whole."""
+MORE_STEPS = 6
+"""Steps of the wave that tells what a step costs apart from what comes before and after."""
+LEAST_WAVES = 8
+"""Waves of each rank within a time budget: the one that the end cuts short is lost."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ def estimate(prepared: Prepared) -> Estimate:
     disk, memory = PAGE_BYTES, 0
     if prepared.bank is None and prepared.teacher is not None:
         seconds["synthesis"] = _synthesis_seconds(prepared, prepared.teacher)
-        disk += prepared.samples * row_bytes
+        disk += prepared.samples * (row_bytes + _copy_bytes(prepared))
     if prepared.architecture is not None:
         seconds["training"] = _training_seconds(prepared, prepared.architecture)
         memory = 2 * prepared.samples * row_bytes
@@ -63,20 +72,84 @@ def estimate(prepared: Prepared) -> Estimate:
     return Estimate(seconds, disk, memory)
 
 
+def _copy_bytes(prepared: Prepared) -> int:
+    """Bytes that a sample takes in the copies of a bank; a picture hardly less than its pixels."""
+    values, classes, formats = prepared.subject.spec.values, prepared.subject.classes, prepared.config.synthesis.formats
+    return ("npz" in formats) * (4 * values + 8 * classes + 8) + ("png" in formats) * max(4096, values)
+
+
+def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Estimate]:
+    """What a run will cost, and how many sets it makes where that follows from the cost; all ranks call this together.
+
+    A bank that was begun keeps its plan. With a time budget there are as many sets as fit on all ranks together.
+
+    Args:
+        prepared: of the run.
+        bank: folder where its bank lies or will lie.
+        ranks: the processes that will share the synthesis.
+
+    Raises:
+        UsageError: if not even one set fits into the time budget.
+        DataError: if the bank that was begun is damaged.
+    """
+    if prepared.bank is not None:
+        return prepared, estimate(prepared)
+    begun = (bank / "manifest.json").is_file()
+    budget = prepared.config.synthesis.budget_seconds
+    if begun:
+        prepared = replace(prepared, plan=SampleBank.open(bank).plan)
+    elif budget is not None:
+        whole = prepared.plan
+        prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))
+        if prepared.plan.at_once < whole.at_once:  # fewer sets side by side are slower: measured again
+            prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))
+    cost = estimate(prepared)
+    together = _together(cost.seconds["synthesis"], ranks)
+    return prepared, replace(cost, seconds=cost.seconds | {"synthesis": together})
+
+
+def _together(seconds: float, ranks: Ranks) -> float:
+    """How long all ranks take for what this one does in `seconds`."""
+    rate: float = sum(1 / max(each, 1e-9) for each in ranks.gather(seconds))
+    return 1 / rate
+
+
+def _plan_within(prepared: Prepared, budget: float, ranks: Ranks) -> SetPlan:
+    """As many sets as fit, at most those of `--samples`, in waves so short that little is lost at the end."""
+    if prepared.teacher is None:
+        return prepared.plan
+    plan, wanted = prepared.plan, prepared.config.synthesis.samples
+    set_seconds = _together(_synthesis_seconds(prepared, prepared.teacher), ranks) / plan.sets
+    if set_seconds * ranks.world > budget:
+        raise UsageError(
+            f"one set of {plan.set_size} samples takes {set_seconds * ranks.world:.0f} s here, and the time budget is "
+            f"{budget:.0f} s",
+            "a longer --time-budget, fewer --steps, or a smaller --set synthesis.set_size",
+        )
+    fitting = max(1, int(USED_SHARE * budget / set_seconds))
+    sets = fitting if wanted is None else min(fitting, math.ceil(wanted / plan.set_size))
+    at_once = min(plan.at_once, sets, max(1, fitting // (LEAST_WAVES * ranks.world)))
+    return replace(plan, sets=sets, at_once=at_once)
+
+
 def _synthesis_seconds(prepared: Prepared, teacher: Classifier) -> float:
-    """A gradient step costs about three forward passes, the labels at the end one."""
-    settings, plan = prepared.config.synthesis, prepared.plan
-    engine = build_engine(settings, teacher, plan, seed=0, hardware=prepared.hardware)
+    """From a wave of one step, and of more where that is quick: what comes before and after the steps stands alone."""
+    settings, plan, hardware = prepared.config.synthesis, prepared.plan, prepared.hardware
+    engine = build_engine(settings, teacher, plan, seed=0, hardware=hardware)
     if settings.method == "generative":
         return _generative_seconds(prepared, engine)
-    steps = min(engine.steps, 1)
 
-    def one_step(rows: int) -> None:
+    def wave(rows: int, steps: int) -> None:
         part = replace(plan, rows=max(1, rows // plan.groups), at_once=1)
-        replace(engine, plan=part, steps=steps).wave(range(1), SILENT.stage("probe", 1, ""))
+        replace(engine, plan=part, steps=min(steps, engine.steps)).wave(range(1), SILENT.stage("probe", 1, ""))
 
-    each = _seconds_per_row(one_step, plan.groups, plan.set_size * plan.at_once, prepared.hardware)
-    return each / (3 * steps + 1) * (3 * engine.steps + 1) * plan.samples
+    spent, rows = _quick_step(lambda rows: wave(rows, 1), plan.groups, plan.set_size * plan.at_once, hardware)
+    if engine.steps <= 1:
+        return spent / rows * plan.samples
+    step = 3 / 4 * spent  # a gradient step costs about three forward passes, the labels at the end one
+    if spent < QUICK:
+        step = max(0.0, _timed(hardware, lambda: wave(rows, MORE_STEPS)) - spent) / (min(MORE_STEPS, engine.steps) - 1)
+    return (spent - min(step, spent) + step * engine.steps) / rows * plan.samples
 
 
 def _generative_seconds(prepared: Prepared, engine: Engine) -> float:
@@ -89,8 +162,8 @@ def _generative_seconds(prepared: Prepared, engine: Engine) -> float:
     def one_update(rows: int) -> None:
         replace(training, rows=max(1, rows // plan.groups)).take(0, generator, optimizer)
 
-    each = _seconds_per_row(one_update, plan.groups, plan.set_size, hardware)
-    return each * plan.set_size * training.updates
+    spent, rows = _quick_step(one_update, plan.groups, plan.set_size, hardware)
+    return spent / rows * plan.set_size * training.updates
 
 
 def _training_seconds(prepared: Prepared, architecture: str) -> float:
@@ -117,19 +190,29 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             stage=SILENT.stage("probe", 1, ""),
         )
 
-    each = _seconds_per_row(one_step, 8, min(settings.batch_size, prepared.samples), hardware)
-    return each * prepared.samples * settings.epochs
+    spent, rows = _quick_step(one_step, 8, min(settings.batch_size, prepared.samples), hardware)
+    return spent / rows * prepared.samples * settings.epochs
 
 
-def _seconds_per_row(one_step: Callable[[int], None], few: int, many: int, hardware: Hardware) -> float:
-    """Times a step on few rows, then on more while that is quick: one step of a large network takes minutes."""
+def _quick_step(one_step: Callable[[int], None], few: int, many: int, hardware: Hardware) -> tuple[float, int]:
+    """Times a step on few rows, then on more while that is quick: one step of a large network takes minutes.
+
+    Returns:
+        Seconds of the last step that was timed, and its rows.
+    """
     rows = min(few, many)
     one_step(rows)
     spent = _timed(hardware, lambda: one_step(rows))
     while rows < many and spent < QUICK:
-        rows = min(many, 8 * rows)
-        spent = _timed(hardware, lambda: one_step(rows))  # noqa: B023
-    return spent / rows
+        more = min(many, 8 * rows)
+        try:
+            spent = _timed(hardware, lambda: one_step(more))  # noqa: B023
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+            break  # synthesis will find how many rows fit
+        rows = more
+    return spent, rows
 
 
 def _timed(hardware: Hardware, work: Callable[[], object]) -> float:

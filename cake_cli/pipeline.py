@@ -13,131 +13,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from cake_cli.config import LABELLED_ONLY
 from cake_cli.data import Evaluation, evaluate
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.trainer import Epoch, Labelled, measure_agreement, train
-from cake_cli.errors import AgreementMissed, DataError, RunError
-from cake_cli.events import Reporter
-from cake_cli.methods import generator_training, objective_of, untrained_generator
+from cake_cli.errors import AgreementMissed, DataError
+from cake_cli.events import SILENT, Reporter
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.exporting import default_path, export
 from cake_cli.models.students import load_student, save_student
-from cake_cli.planning import Prepared, baseline_engine, build_engine
+from cake_cli.planning import Prepared, baseline_engine
+from cake_cli.ranks import Ranks
 from cake_cli.report.page import write_report
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
-from cake_cli.synthesis.engine import Engine, Passes, SetPlan
-from cake_cli.synthesis.health import Health, require_spread
+from cake_cli.synthesis.engine import Passes, SetPlan
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesizing import synthesize
 
 
-def synthesize(prepared: Prepared, path: Path, reporter: Reporter, run: RunDirectory | None = None) -> SampleBank:
-    """Makes the bank, or goes on with one that a stopped run left.
+def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks | None = None) -> dict[str, Any]:
+    """Runs all stages that are not done yet, and returns what `--json` prints.
 
     Args:
-        prepared: of the run; has a teacher.
-        path: folder of the bank.
+        prepared: of the run.
+        run: its directory.
         reporter: told of the course.
-        run: run directory that keeps the figures of each shard, if there is one.
-
-    Raises:
-        RunError: if the objective is not finite, or the samples are degenerate.
-        DataError: if a bank is there that is not this run's.
-        EnvironmentFault: if the disk is full.
-    """
-    teacher, settings, seed = prepared.teacher, prepared.config.synthesis, prepared.config.seed
-    if teacher is None:
-        raise DataError("a bank cannot be made without its teacher", "cake synthesize TEACHER -o BANK")
-    bank = _open_or_create(prepared, teacher, path)
-    if run is not None:
-        run.keep_metrics("synthesis", key="shard", below=0)
-        for index, shard in enumerate(bank.manifest["shards"]):
-            _record_shard(run, index, shard)
-    engine = build_engine(settings, teacher, bank.plan, seed=seed, hardware=prepared.hardware)
-    if settings.method == "generative" and not bank.is_complete:
-        engine = _with_generator(engine, prepared, teacher, path / "generator.safetensors", reporter)
-    with reporter.stage("synthesis", bank.plan.samples, "samples") as stage:
-        stage.advance(len(bank))
-        for sets in bank.plan.waves[bank.finished_waves :]:
-            _require_health(bank)
-            health = bank.add(engine.wave(sets, stage))
-            stage.advance(0, on_target=f"{health.on_target:.1%}")
-            if run is not None:
-                _record_shard(run, bank.finished_waves - 1, bank.manifest["shards"][-1])
-        _require_health(bank)
-        health = _require_samples(bank)
-        stage.conclude(f"{len(bank):,} samples   {health.describe(aimed=settings.method not in LABELLED_ONLY)}")
-    reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
-    return bank
-
-
-def _with_generator(
-    engine: Engine, prepared: Prepared, teacher: Classifier, checkpoint: Path, reporter: Reporter
-) -> Engine:
-    """The engine with a generator that is trained, or was."""
-    settings = prepared.config.synthesis
-    generator = untrained_generator(settings, teacher, prepared.hardware, prepared.config.seed)
-    training = generator_training(settings, engine)
-    with reporter.stage("generator", training.updates, "updates") as stage:
-        training.run(generator, checkpoint, stage)
-    return replace(engine, generator=generator)
-
-
-def _open_or_create(prepared: Prepared, teacher: Classifier, path: Path) -> SampleBank:
-    settings = asdict(prepared.config.synthesis)
-    if not (path / "manifest.json").exists():
-        return SampleBank.create(
-            path, teacher, prepared.plan, seed=prepared.config.seed, settings=settings, about=_about(prepared, teacher)
-        )
-    bank = SampleBank.open(path)
-    if bank.teacher_sha256 != teacher.sha256:
-        raise DataError(
-            f"the bank {path} was made from another teacher ({bank.manifest['teacher']['name']})",
-            "choose another --out",
-        )
-    if bank.manifest["seed"] != prepared.config.seed or bank.manifest["synthesis"] != settings:
-        raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
-    bank.clear_leftovers()
-    return bank
-
-
-def _about(prepared: Prepared, teacher: Classifier) -> dict[str, Any]:
-    """What the manifest says of the objective: the weights that the settings came to, and what leaves the contract."""
-    settings = prepared.config.synthesis
-    weights = {} if settings.only_labels else objective_of(settings, teacher, prepared.hardware).weights
-    return {"objective": weights, "outside_contract": list(prepared.outside_contract)}
-
-
-def _record_shard(run: RunDirectory, index: int, shard: dict[str, Any]) -> None:
-    health = Health(**shard["health"])
-    run.append_metrics(
-        "synthesis",
-        shard=index,
-        samples=health.samples,
-        step_size=shard["step_sizes"][0],
-        on_target=health.on_target,
-        confidence=health.confidence,
-        entropy=health.entropy,
-        **shard["terms"],
-    )
-
-
-def _require_health(bank: SampleBank) -> None:
-    health = bank.health
-    if health is not None and bank.manifest["synthesis"]["method"] not in LABELLED_ONLY:
-        require_spread(health, planned=bank.plan.samples)
-
-
-def _require_samples(bank: SampleBank) -> Health:
-    if bank.health is None:
-        raise RunError("no samples were made", "--samples 8000")
-    return bank.health
-
-
-def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
-    """Runs all stages that are not done yet, and returns what `--json` prints.
+        ranks: the processes of the job, of which this is the first; the others call `assist`.
 
     Raises:
         CakeError: whatever a stage raises; the run can be resumed.
@@ -148,7 +50,8 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[s
         bank = prepared.bank
     else:
         with _timed(run, "synthesis"):
-            bank = synthesize(prepared, run.bank_path, reporter, run)
+            bank = synthesize(prepared, run.bank_path, reporter, run, ranks)
+            prepared = replace(prepared, bank=bank)
     run.update(bank=str(bank.path), teacher_passes=asdict(bank.passes), synthesis=_synthesis_record(bank))
     if not run.student_path.exists():
         with _timed(run, "training"):
@@ -168,6 +71,21 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[s
         run.update(report=str(write_report(run)))
     _require_agreement(prepared, run)
     return result(run)
+
+
+def assist(prepared: Prepared, bank: Path, ranks: Ranks) -> None:
+    """What the ranks after the first do in a distillation: their share of the samples.
+
+    Args:
+        prepared: of the run.
+        bank: folder of the run's own bank.
+        ranks: the processes of the job.
+
+    Raises:
+        CakeError: as `synthesize`.
+    """
+    if prepared.bank is None:
+        synthesize(prepared, bank, SILENT, ranks=ranks)
 
 
 def result(run: RunDirectory) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cake_cli.catalog import base_name
-from cake_cli.config import Config, SynthesisConfig
+from cake_cli.config import DEFAULT_SAMPLES, Config, SynthesisConfig
 from cake_cli.data import HeldOut, open_heldout, read_class_map
 from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
@@ -17,8 +17,10 @@ from cake_cli.methods import check_choices, objective_of, space_of, update_of
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier
+from cake_cli.ranks import Ranks
 from cake_cli.spec import InputSpec, format_shape
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.copies import require_writable
 from cake_cli.synthesis.engine import Engine, SetPlan, plan_sets
 from cake_cli.synthesis.noise import step_size
 
@@ -95,12 +97,14 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         raise UsageError("which student?", "--student cnn; `cake students` lists them")
     if student and config.student.architecture is not None:
         base_name(config.student.architecture)
-    hardware = pick(config.hardware.device, config.hardware.precision, deterministic=config.hardware.deterministic)
+    device = Ranks.current().device(config.hardware.device)
+    hardware = pick(device, config.hardware.precision, deterministic=config.hardware.deterministic)
     bank = None if config.synthesis.bank is None else SampleBank.open(Path(config.synthesis.bank))
     started = time.perf_counter()
     teacher = _open_teacher(config, bank, hardware)
     load_seconds = time.perf_counter() - started
     subject = _subject(teacher, bank)
+    require_writable(subject.spec, config.synthesis.formats)
     plan = bank.plan if bank is not None else _plan(config.synthesis, subject.classes, hardware)
     if bank is None and teacher is not None:
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
@@ -149,14 +153,15 @@ def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
 
 
 def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPlan:
-    return plan_sets(
-        samples=settings.samples,
+    plan = plan_sets(
+        samples=settings.samples or DEFAULT_SAMPLES,
         classes=classes,
         groups=settings.groups,
         set_size=settings.set_size,
         at_once=settings.sets_at_once,
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
     )
+    return replace(plan, spread=settings.time_budget is not None)
 
 
 def _check_student(architecture: str | None, subject: Subject) -> int:
@@ -179,14 +184,14 @@ def build_engine(
     objective = objective_of(settings, teacher, hardware)
     sizes = (
         step_size(
-            index,
+            position,
             plan.sets,
             first=settings.step_size,
             decades=settings.step_size_decades,
             schedule=settings.schedule,
             noise=settings.noise,
         )
-        for index in range(plan.sets)
+        for position in plan.positions
     )
     unit = plan.set_size if objective.whole_sets else plan.groups
     rows = max(1, VALUES_PER_PASS // (teacher.spec.values * unit)) * unit

@@ -11,18 +11,22 @@ started alone is the first and only rank: everything here works there too, and c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
-from cake_cli.errors import EnvironmentFault
+from cake_cli.errors import CakeError, EnvironmentFault
 
 PATIENCE = timedelta(days=30)
 """How long a rank waits for another: a stage may take days, and torchrun ends the job when a process dies."""
+
+POLL_SECONDS = 0.05
 
 
 class Board(Protocol):
@@ -35,7 +39,7 @@ class Board(Protocol):
         """Writes a text for all."""
 
     def take(self, key: str) -> str:
-        """A text, waited for until some rank has written it."""
+        """A text that is there."""
 
     def has(self, key: str) -> bool:
         """Whether a text is there."""
@@ -58,7 +62,7 @@ class OwnBoard:
         self._texts[key] = text
 
     def take(self, key: str) -> str:
-        """See `Board.take`; nobody else could write what is missing."""
+        """See `Board.take`."""
         return self._texts[key]
 
     def has(self, key: str) -> bool:
@@ -67,26 +71,51 @@ class OwnBoard:
 
 
 class SharedBoard:
-    """A board in the store through which torch.distributed's processes find one another."""
+    """A board in the store through which torch.distributed's processes find one another.
 
-    def __init__(self, store: Any) -> None:
+    Its methods raise `EnvironmentFault` if torchrun, which keeps the store, is gone.
+    """
+
+    def __init__(self, store: Any, name: str = "cake") -> None:
         self._store = store
+        self._name = name
+
+    def part(self, name: str) -> SharedBoard:
+        """A board of its own within this one."""
+        return SharedBoard(self._store, f"{self._name}/{name}")
 
     def add(self, key: str, amount: int) -> int:
         """See `Board.add`."""
-        return int(self._store.add(f"cake/count/{key}", amount))
+        return int(self._ask("add", f"{self._name}/count/{key}", amount))
 
     def put(self, key: str, text: str) -> None:
         """See `Board.put`."""
-        self._store.set(f"cake/text/{key}", text)
+        self._ask("set", f"{self._name}/text/{key}", text)
 
     def take(self, key: str) -> str:
         """See `Board.take`."""
-        return str(self._store.get(f"cake/text/{key}").decode("utf-8"))
+        return str(self._ask("get", f"{self._name}/text/{key}").decode("utf-8"))
 
     def has(self, key: str) -> bool:
         """See `Board.has`."""
-        return bool(self._store.check([f"cake/text/{key}"]))
+        return bool(self._ask("check", [f"{self._name}/text/{key}"]))
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._store, method)(*arguments)
+        except RuntimeError as fault:
+            raise EnvironmentFault(
+                f"the ranks have lost one another: {str(fault).splitlines()[0]}",
+                "cake resume, with the folder that was being written",
+            ) from fault
+
+
+class OtherRankFailed(CakeError):
+    """Another process of the job has failed, and says so through the first."""
+
+    def __init__(self, what: str, fix: str | None, exit_code: int) -> None:
+        super().__init__(what, fix)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -141,6 +170,13 @@ class Ranks:
             )
         return f"cuda:{self.local_rank}"
 
+    def new_board(self, name: str) -> Board:
+        """An empty board for one piece of work; all ranks call this in the same order."""
+        if not isinstance(self.board, SharedBoard):
+            return OwnBoard()
+        turn = self.board.add(f"boards/{name}/{self.rank}", 1)
+        return self.board.part(f"{name}-{turn}")
+
     @contextmanager
     def joined(self, device: str = "auto") -> Iterator[Ranks]:
         """The ranks with a shared board, and torch.distributed ready for them; a process alone changes nothing.
@@ -150,6 +186,7 @@ class Ranks:
 
         Raises:
             EnvironmentFault: if the processes cannot reach one another.
+            CakeError: what the body raises, which the first rank learns of: see `check_others`.
         """
         if self.is_alone:
             yield self
@@ -175,10 +212,34 @@ class Ranks:
                 f"rank {self.rank} of {self.world} cannot reach the others: {str(fault).splitlines()[0]}",
                 "torchrun --standalone --nproc-per-node N -m cake_cli ...",
             ) from fault
+        here = replace(self, board=SharedBoard(store))
         try:
-            yield replace(self, board=SharedBoard(store))
-        finally:
-            distributed.destroy_process_group()
+            yield here
+        except Exception as fault:
+            here._announce(fault)
+            raise
+        distributed.destroy_process_group()
+
+    def _announce(self, fault: Exception) -> None:
+        """Tells the first rank why this one will not go on."""
+        told = {"what": f"{type(fault).__name__}: {fault}", "fix": None, "exit_code": 1}
+        if isinstance(fault, CakeError):
+            told = {"what": fault.what, "fix": fault.fix, "exit_code": fault.exit_code}
+        with contextlib.suppress(EnvironmentFault):
+            self.board.put(f"fault/{self.rank}", json.dumps(told))
+            self.board.add("faults", 1)
+
+    def check_others(self) -> None:
+        """On the first rank: looks whether another one has failed.
+
+        Raises:
+            OtherRankFailed: with its rank and what it said.
+        """
+        if self.is_alone or not self.is_first or not self.board.add("faults", 0):
+            return
+        rank = next(rank for rank in range(1, self.world) if self.board.has(f"fault/{rank}"))
+        told = json.loads(self.board.take(f"fault/{rank}"))
+        raise OtherRankFailed(f"rank {rank} of {self.world}: {told['what']}", told["fix"], told["exit_code"])
 
     def gather(self, value: Any) -> list[Any]:
         """One value of each rank, in order of rank, on every rank; all ranks call this in the same order.
@@ -190,7 +251,14 @@ class Ranks:
             return [value]
         turn = self.board.add(f"turn/{self.rank}", 1)
         self.board.put(f"gather/{turn}/{self.rank}", json.dumps(value))
-        return [json.loads(self.board.take(f"gather/{turn}/{rank}")) for rank in range(self.world)]
+        return [json.loads(self._awaited(f"gather/{turn}/{rank}")) for rank in range(self.world)]
+
+    def _awaited(self, key: str) -> str:
+        """A text, as soon as a rank has put it there; asked for again and again, so that signals are heard."""
+        while not self.board.has(key):
+            self.check_others()
+            time.sleep(POLL_SECONDS)
+        return self.board.take(key)
 
     def share(self, value: Any) -> Any:
         """The first rank's value, on every rank; all ranks call this in the same order."""

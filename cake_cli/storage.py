@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,48 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, to be filled; on success it is renamed to `path`, else removed.
+
+    Raises:
+        EnvironmentFault: if the disk is full or refuses.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}"[:250])
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.sync()  # one wait for all files: there may be a great many small ones
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except OSError as fault:
+        raise write_fault(path, fault) from fault
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a UTF-8 file and waits until the disk has it; after a fault the file is as it was.
+
+    A process that is killed in the middle leaves an end without a line break, which a reader passes over.
+
+    Raises:
+        EnvironmentFault: if the disk is full or refuses.
+    """
+    size = path.stat().st_size if path.exists() else None
+    try:
+        with path.open("ab") as stream:
+            stream.write(f"{line}\n".encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        if size is None:
+            _sync_folder(path.parent)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size or 0)
+        raise write_fault(path, fault) from fault
 
 
 def write_fault(path: Path, fault: OSError) -> EnvironmentFault:
@@ -81,7 +124,10 @@ def write_json(path: Path, content: Any) -> None:
 def clear_leftovers(folder: Path) -> None:
     """Removes what killed writers left in a folder."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

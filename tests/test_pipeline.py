@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cake_cli import pipeline
+from cake_cli import pipeline, synthesizing
 from cake_cli.config import Config, EvaluationConfig
 from cake_cli.errors import AgreementMissed, DataError, RunError, UsageError
 from cake_cli.events import SILENT
@@ -109,10 +109,10 @@ def test_a_stop_in_any_stage_loses_nothing(config: Config, tmp_path: Path, monke
 
 def test_a_bank_of_other_settings_is_not_gone_on_with(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "bank"
-    pipeline.synthesize(prepare(config, student=False), path, SILENT)
+    synthesizing.synthesize(prepare(config, student=False), path, SILENT)
     other = replace(config, synthesis=replace(config.synthesis, steps=5))
     with pytest.raises(DataError, match="begun with other settings"):
-        pipeline.synthesize(prepare(other, student=False), path, SILENT)
+        synthesizing.synthesize(prepare(other, student=False), path, SILENT)
     assert SampleBank.open(path).is_complete
 
 
@@ -126,7 +126,7 @@ def test_a_collapse_is_an_error_with_advice(config: Config, tmp_path: Path, monk
 
     monkeypatch.setattr(Engine, "wave", one_class)
     with pytest.raises(RunError, match=r"degenerate: the teacher puts 100%") as caught:
-        pipeline.synthesize(prepare(config, student=False), tmp_path / "bank", SILENT)
+        synthesizing.synthesize(prepare(config, student=False), tmp_path / "bank", SILENT)
     assert caught.value.fix
 
 

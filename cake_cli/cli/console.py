@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 class Console:
-    """The terminal, or the pipe that stands in for it.
+    """The terminal, or the pipe that stands in for it; mute on all ranks of a job but the first.
 
     Args:
         quiet: nothing but results and errors.
@@ -39,11 +39,16 @@ class Console:
     def __init__(
         self, *, quiet: bool = False, verbose: bool = False, json_output: bool = False, progress: Progress = "auto"
     ) -> None:
+        from cake_cli.ranks import Ranks
+
         self.quiet = quiet
         self.verbose = verbose
         self.json_output = json_output
-        self.stderr = RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self.progress = self._resolve(progress)
+        self.mute = not Ranks.current().is_first
+        self.stderr = RichConsole(
+            stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=self.mute
+        )
+        self.progress = "none" if self.mute else self._resolve(progress)
 
     def _resolve(self, progress: Progress) -> Progress:
         if self.quiet and progress == "auto":
@@ -79,7 +84,7 @@ class Console:
         The first column is text and wraps where it must; the others are figures, which are never cut short.
         With `prose` all are text, and the last one wraps. A pipe gets a row a line, however long.
         """
-        if self.quiet and not result:
+        if (self.quiet and not result) or self.mute:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
         for index, column in enumerate(columns):
@@ -95,11 +100,15 @@ class Console:
 
     def result(self, text: str) -> None:
         """A line of the result, on stdout."""
+        if self.mute:
+            return
         sys.stdout.write(printable(text) + "\n")
         sys.stdout.flush()
 
     def json(self, content: Any) -> None:
         """The result as one JSON object, on stdout."""
+        if self.mute:
+            return
         sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         sys.stdout.flush()
 

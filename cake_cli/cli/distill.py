@@ -35,6 +35,7 @@ def distill(
     method: o.MethodName = None,
     samples: o.SampleCount = None,
     steps: o.Steps = None,
+    time_budget: o.TimeBudget = None,
     contrastive: o.ContrastiveName = None,
     noise: o.NoiseName = None,
     bank: o.Bank = None,
@@ -71,8 +72,8 @@ def distill(
         teacher=teacher, student=student, recipe=recipe, config=config, assignments=assignments,
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
-        verify=verify, seed=seed, method=method, samples=samples, steps=steps, contrastive=contrastive,
-        noise=noise, bank=bank,
+        verify=verify, seed=seed, method=method, samples=samples, steps=steps, time_budget=time_budget,
+        contrastive=contrastive, noise=noise, bank=bank,
         epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data, split=split,
         label_column=label_column, data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
@@ -93,7 +94,8 @@ def run_command(
     print_config: bool,
 ) -> None:
     """What follows once the settings of a distillation are read: print them, plan, or run."""
-    from cake_cli.cli.running import absolute, plan, plan_json, run_distillation
+    from cake_cli.cli.running import absolute, assist_distillation, plan, plan_json, run_distillation
+    from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
     from cake_cli.storage import check_output
 
@@ -105,11 +107,15 @@ def run_command(
     from cake_cli.runs import RunDirectory, default_run_path
 
     source = settings.teacher.file or settings.synthesis.bank or "teacher"
-    path = out or default_run_path(Path(source), settings.student.architecture or "student")
-    prepared, cost = plan(console, settings, path, student=True)
-    if dry_run:
-        if console.json_output:
-            console.json(plan_json(prepared, cost, path))
-        return
-    run = RunDirectory.create(path, absolute(settings), command=command, force=force)
-    run_distillation(console, prepared, run)
+    with Ranks.current().joined(settings.hardware.device) as ranks:
+        path = out or default_run_path(Path(source), settings.student.architecture or "student")
+        path = Path(ranks.share(str(path)))
+        prepared, cost = plan(console, settings, path, student=True, ranks=ranks)
+        if dry_run:
+            if console.json_output:
+                console.json(plan_json(prepared, cost, path))
+        elif ranks.is_first:
+            run = RunDirectory.create(path, absolute(settings), command=command, force=force)
+            run_distillation(console, prepared, run, ranks)
+        else:
+            assist_distillation(prepared, path, ranks)

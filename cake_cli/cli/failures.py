@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ from cake_cli.cli.console import printable
 from cake_cli.errors import CakeError
 
 INTERRUPTED = 130
+LINGER_SECONDS = 10.0
+"""How long a rank that failed leaves the word to the first."""
 _REFUSALS = {
     errno.EACCES,
     errno.EPERM,
@@ -44,8 +47,25 @@ def guarded(command: Callable[[], object]) -> int:
     try:
         code = command()
     except BaseException as fault:
-        return _ending(fault)
+        return _ending(fault) if _is_ours_to_tell(fault) else INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _is_ours_to_tell(fault: BaseException) -> bool:
+    """Whether this process should say what happened; of a job's ranks the first speaks for all.
+
+    It hears what went wrong elsewhere and ends, and torchrun then ends the others. A rank after the first so gives it
+    time, and speaks for itself only if nothing comes of that.
+    """
+    from cake_cli.cli.running import RankDied
+    from cake_cli.ranks import Ranks
+
+    if Ranks.current().is_first or isinstance(fault, RankDied):
+        return True
+    if isinstance(fault, KeyboardInterrupt) or getattr(fault, "exit_code", None) == INTERRUPTED:
+        return False
+    time.sleep(LINGER_SECONDS)
+    return True
 
 
 def _ending(fault: BaseException) -> int:
@@ -74,8 +94,16 @@ def _ending(fault: BaseException) -> int:
         raise fault
     what, fix, code = ending
     if what:
-        show(what, fix)
+        show(f"{_rank()}{what}", fix)
     return code
+
+
+def _rank() -> str:
+    """``rank 1: `` before what a rank after the first has to say."""
+    from cake_cli.ranks import Ranks
+
+    ranks = Ranks.current()
+    return "" if ranks.is_first else f"rank {ranks.rank}: "
 
 
 def _nobody_reads() -> int:

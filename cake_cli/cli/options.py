@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from cake_cli.catalog import EXPORTS, STUDENTS, ExportFormat
-from cake_cli.config import Config, Contrastive, Method, Noise, Outputs, Precision
+from cake_cli.config import BankFormat, Config, Contrastive, Method, Noise, Outputs, Precision
 from cake_cli.errors import UsageError, did_you_mean
 from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
 
@@ -20,7 +20,8 @@ Progress = Literal["auto", "bar", "log", "none"]
 def flag(key: str, *names: str, panel: str, metavar: str | None = None, complete: Any = None) -> Any:
     """An option for one setting: its help is the line under the field, with the default."""
     default = defaults()[key]
-    shown = {None: "", (): "", True: " Default: yes.", False: " Default: no."}.get(default, f" Default: {default}.")
+    written = ", ".join(default) if isinstance(default, tuple) else default
+    shown = {None: "", (): "", True: " Default: yes.", False: " Default: no."}.get(default, f" Default: {written}.")
     return typer.Option(
         *names,
         help=f"{descriptions()[key]}{shown}",
@@ -44,6 +45,11 @@ def complete_recipe(incomplete: str) -> list[str]:
 def complete_format(incomplete: str) -> list[str]:
     """Export formats that begin so."""
     return [name for name in EXPORTS if name.startswith(incomplete)]
+
+
+def complete_bank_format(incomplete: str) -> list[str]:
+    """Formats of a bank that begin so."""
+    return [name for name in get_args(BankFormat) if name.startswith(incomplete)]
 
 
 def split_formats(given: Sequence[str]) -> list[ExportFormat]:
@@ -111,8 +117,22 @@ PrintConfig = Annotated[
 Seed = Annotated[int | None, flag("seed", "--seed", panel=RECIPE)]
 
 SYNTHESIS = "Synthesis"
+OUTPUT = "Output"
 MethodName = Annotated[Method | None, flag("synthesis.method", "--method", panel=SYNTHESIS)]
 SampleCount = Annotated[int | None, flag("synthesis.samples", "--samples", panel=SYNTHESIS)]
+TimeBudget = Annotated[
+    str | None, flag("synthesis.time_budget", "--time-budget", panel=SYNTHESIS, metavar="20m|90s|1h30m")
+]
+Formats = Annotated[
+    list[str] | None,
+    flag(
+        "synthesis.formats",
+        "--format",
+        panel=OUTPUT,
+        metavar="|".join(get_args(BankFormat)),
+        complete=complete_bank_format,
+    ),
+]
 Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
 ContrastiveName = Annotated[Contrastive | None, flag("synthesis.contrastive", "--contrastive", panel=SYNTHESIS)]
 NoiseName = Annotated[Noise | None, flag("synthesis.noise", "--noise", panel=SYNTHESIS)]
@@ -142,7 +162,6 @@ Deterministic = Annotated[
     bool | None, flag("hardware.deterministic", "--deterministic/--no-deterministic", panel=HARDWARE)
 ]
 
-OUTPUT = "Output"
 Out = Annotated[
     Path | None,
     typer.Option("-o", "--out", help="Where to write. Default: a new folder under runs.", rich_help_panel=OUTPUT),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
+from cake_cli.config import Config
 from cake_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from cake_cli.ranks import Ranks
 
 
 def resume(
     path: Annotated[Path, typer.Argument(help="A run directory or a bank.", metavar="RUN")],
+    formats: o.Formats = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -23,25 +28,38 @@ def resume(
 
     Example: cake resume runs/teacher-to-resnet18-001
     """
-    from cake_cli.cli.running import plan, run_distillation
+    from cake_cli.cli.running import plan
     from cake_cli.cli.synthesize import make_bank
-    from cake_cli.runs import RunDirectory
+    from cake_cli.ranks import Ranks
     from cake_cli.settings import build, read_file
 
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
-    if (path / "run.json").is_file():
-        run = RunDirectory.open(path)
-        prepared, _ = plan(console, run.config(), path, student=True)
-        recorded = (run.record.get("teacher") or {}).get("sha256", prepared.subject.sha256)
-        if recorded != prepared.subject.sha256:
-            raise DataError(
-                f"the teacher's file has changed since {path} was started",
-                "put the file back, or start a new run",
-            )
-        run_distillation(console, prepared, run)
-        return
-    if not (path / "manifest.json").is_file() or not (path / "config.toml").is_file():
+    is_run = (path / "run.json").is_file()
+    if not is_run and not ((path / "manifest.json").is_file() and (path / "config.toml").is_file()):
         raise DataError(f"{path} is neither a run nor a bank of cake", "cake resume RUN, with a folder of runs/")
-    settings = build(read_file(path / "config.toml"), origin=str(path / "config.toml"))
-    prepared, _ = plan(console, settings, path, student=False)
-    make_bank(console, prepared, path)
+    asked = {} if formats is None else {"synthesis.formats": formats}
+    settings = build(read_file(path / "config.toml") | asked, origin=str(path / "config.toml"))
+    with Ranks.current().joined(settings.hardware.device) as ranks:
+        if is_run:
+            _go_on_with_run(console, settings, path, ranks)
+        else:
+            prepared, _ = plan(console, settings, path, student=False, ranks=ranks)
+            make_bank(console, prepared, path, ranks)
+
+
+def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks) -> None:
+    from cake_cli.cli.running import assist_distillation, plan, run_distillation
+    from cake_cli.runs import RunDirectory
+
+    run = RunDirectory.open(path) if ranks.is_first else None
+    prepared, _ = plan(console, settings, path, student=True, ranks=ranks)
+    if run is None:
+        assist_distillation(prepared, path, ranks)
+        return
+    recorded = (run.record.get("teacher") or {}).get("sha256", prepared.subject.sha256)
+    if recorded != prepared.subject.sha256:
+        raise DataError(
+            f"the teacher's file has changed since {path} was started",
+            "put the file back, or start a new run",
+        )
+    run_distillation(console, prepared, run, ranks)

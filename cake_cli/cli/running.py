@@ -6,19 +6,20 @@ import shlex
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.config import Config
-from cake_cli.errors import AgreementMissed, CakeError
+from cake_cli.errors import AgreementMissed, CakeError, RunError
 from cake_cli.events import Reporter, Stage
 
 if TYPE_CHECKING:
     from cake_cli.estimating import Estimate
     from cake_cli.planning import Prepared
+    from cake_cli.ranks import Ranks
     from cake_cli.runs import RunDirectory
 
 
@@ -26,6 +27,10 @@ class Interrupted(CakeError):
     """Ctrl-C or SIGTERM, with what to type to go on."""
 
     exit_code = 130
+
+
+class RankDied(RunError):
+    """Another rank of the job was killed, and torchrun ends this one; with what to type to go on."""
 
 
 def absolute(config: Config) -> Config:
@@ -52,19 +57,14 @@ def absolute(config: Config) -> Config:
     )
 
 
-def plan(console: Console, config: Config, out: Path, *, student: bool) -> tuple[Prepared, Estimate]:
-    """Prepares a run, times a step, and shows what was understood."""
+def plan(console: Console, config: Config, out: Path, *, student: bool, ranks: Ranks) -> tuple[Prepared, Estimate]:
+    """Prepares a run, times a step, and shows what was understood; all ranks call this together."""
     from cake_cli.cli.summary import show_plan
-    from cake_cli.estimating import estimate, require_room
+    from cake_cli.estimating import require_room, settle
     from cake_cli.planning import prepare
 
-    if console.progress == "bar":
-        with console.stderr.status("opening the teacher, timing a step"):
-            prepared = prepare(config, student=student)
-            cost = estimate(prepared)
-    else:
-        prepared = prepare(config, student=student)
-        cost = estimate(prepared)
+    with console.stderr.status("opening the teacher, timing a step") if console.progress == "bar" else nullcontext():
+        prepared, cost = settle(prepare(config, student=student), out / "bank" if student else out, ranks)
     show_plan(console, prepared, cost, out)
     require_room(prepared, cost, out)
     return prepared, cost
@@ -94,11 +94,45 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
     }
 
 
-def run_distillation(console: Console, prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
-    """Runs or goes on with a run directory, and says how it ended.
+def stopped(kept: str, folder: Path, bank: Path, ranks: Ranks) -> CakeError:
+    """What Ctrl-C or SIGTERM means: the user's wish, or the end of a job of which a rank has died.
+
+    Args:
+        kept: what is not lost.
+        folder: to go on with.
+        bank: that the ranks worked on.
+        ranks: the processes of the job.
+    """
+    from cake_cli.synthesizing import dead_ranks
+
+    command = f"cake resume {shlex.quote(str(folder))}"
+    dead = dead_ranks(bank, ranks) if not ranks.is_alone else []
+    if dead and set(range(ranks.rank)) <= set(dead):  # the first that lives says it
+        which = f"rank {dead[0]}" if len(dead) == 1 else f"ranks {', '.join(map(str, dead))}"
+        return RankDied(
+            f"{which} of {ranks.world} died without a word (killed, perhaps for memory); {kept}",
+            f"{command}, with as many ranks as you like",
+        )
+    return Interrupted(f"interrupted; {kept}", command)
+
+
+def assist_distillation(prepared: Prepared, path: Path, ranks: Ranks) -> None:
+    """What a rank after the first does in a distillation; raises as `run_distillation`."""
+    from cake_cli.pipeline import assist
+
+    try:
+        with terminable():
+            assist(prepared, path / "bank", ranks)
+    except KeyboardInterrupt:
+        raise stopped("nothing is lost", path, path / "bank", ranks) from None
+
+
+def run_distillation(console: Console, prepared: Prepared, run: RunDirectory, ranks: Ranks) -> dict[str, Any]:
+    """Runs or goes on with a run directory, and says how it ended; for the first rank.
 
     Raises:
         Interrupted: on Ctrl-C or SIGTERM; the run can be resumed.
+        RankDied: if another rank was killed; likewise.
         CakeError: what stopped it, recorded in run.json.
     """
     from cake_cli.cli.progress import reporter_of
@@ -107,10 +141,11 @@ def run_distillation(console: Console, prepared: Prepared, run: RunDirectory) ->
     reporter = RecordingReporter(reporter_of(console), run)
     try:
         with terminable():
-            outcome = distill(prepared, run, reporter)
+            outcome = distill(prepared, run, reporter, ranks)
     except KeyboardInterrupt:
-        run.finish("interrupted")
-        raise Interrupted("interrupted; nothing is lost", f"cake resume {shlex.quote(str(run.path))}") from None
+        end = stopped("nothing is lost", run.path, run.bank_path, ranks)
+        run.finish("interrupted", fault=end if isinstance(end, RankDied) else None)
+        raise end from None
     except AgreementMissed:
         show_outcome(console, result(run))
         raise
@@ -179,16 +214,27 @@ def _next_command(outcome: dict[str, Any]) -> str:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C inside: recorded and resumable."""
+    """SIGTERM ends like Ctrl-C inside: recorded and resumable.
+
+    Of several ranks each has one such end: torchrun signals them again and again until they are gone.
+    """
+    from cake_cli.ranks import Ranks
+
+    alone = Ranks.current().is_alone
 
     def interrupt(number: int, frame: object) -> None:
+        for name in before if not alone else ():
+            signal.signal(name, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    names = (signal.SIGTERM,) if alone else (signal.SIGTERM, signal.SIGINT)
+    before = {name: signal.signal(name, interrupt) for name in names}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for name, handler in before.items():
+            if signal.getsignal(name) is interrupt:
+                signal.signal(name, handler)
 
 
 class RecordingReporter:

@@ -12,6 +12,8 @@ from cake_cli.cli.console import Console
 
 if TYPE_CHECKING:
     from cake_cli.planning import Prepared
+    from cake_cli.ranks import Ranks
+    from cake_cli.synthesis.bank import SampleBank
 
 
 def synthesize(
@@ -36,12 +38,14 @@ def synthesize(
     method: o.MethodName = None,
     samples: o.SampleCount = None,
     steps: o.Steps = None,
+    time_budget: o.TimeBudget = None,
     contrastive: o.ContrastiveName = None,
     noise: o.NoiseName = None,
     device: o.Device = None,
     precision: o.PrecisionName = None,
     deterministic: o.Deterministic = None,
     out: o.Out = None,
+    formats: o.Formats = None,
     force: o.Force = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
@@ -54,6 +58,7 @@ def synthesize(
     Example: cake synthesize teacher.onnx -o bank --samples 10000
     """
     from cake_cli.cli.running import absolute, plan, plan_json
+    from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
     from cake_cli.storage import check_output, claim_output, write_text
 
@@ -61,8 +66,8 @@ def synthesize(
         teacher=teacher, recipe=recipe, config=config, assignments=assignments, arch=arch,
         classes=classes, trust=trust, input_shape=input_shape, mean=mean, std=std,
         input_range=input_range, outputs=outputs, output=output, verify=verify, seed=seed, method=method,
-        samples=samples, steps=steps, contrastive=contrastive, noise=noise, device=device, precision=precision,
-        deterministic=deterministic,
+        samples=samples, steps=steps, time_budget=time_budget, contrastive=contrastive, noise=noise, formats=formats,
+        device=device, precision=precision, deterministic=deterministic,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     if print_config:
@@ -73,49 +78,70 @@ def synthesize(
     from cake_cli.runs import default_run_path
 
     path = out or default_run_path(Path(settings.teacher.file or "teacher"), "bank")
-    prepared, cost = plan(console, settings, path, student=False)
-    if dry_run:
-        if json:
-            console.json(plan_json(prepared, cost, path))
-        return
-    claim_output(path, force=force)
-    write_text(path / "config.toml", write_toml(absolute(settings)))
-    make_bank(console, prepared, path)
+    with Ranks.current().joined(settings.hardware.device) as ranks:
+        path = Path(ranks.share(str(path)))
+        prepared, cost = plan(console, settings, path, student=False, ranks=ranks)
+        if dry_run:
+            if json:
+                console.json(plan_json(prepared, cost, path))
+            return
+        if ranks.is_first:
+            claim_output(path, force=force)
+            write_text(path / "config.toml", write_toml(absolute(settings)))
+        make_bank(console, prepared, path, ranks)
 
 
-def make_bank(console: Console, prepared: Prepared, path: Path) -> None:
-    """Makes a bank, or goes on with one, and says how it came out."""
-    import shlex
+def make_bank(console: Console, prepared: Prepared, path: Path, ranks: Ranks) -> None:
+    """Makes a bank, or goes on with one, and says how it came out; all ranks call this together."""
     import time
-    from dataclasses import asdict
 
     from cake_cli.cli.progress import reporter_of
-    from cake_cli.cli.running import Interrupted, terminable
-    from cake_cli.pipeline import synthesize as run_synthesis
-    from cake_cli.report.sheet import sample_sheet
+    from cake_cli.cli.running import stopped, terminable
+    from cake_cli.synthesizing import synthesize as run_synthesis
 
     started = time.perf_counter()
     try:
         with terminable():
-            bank = run_synthesis(prepared, path, reporter_of(console))
+            bank = run_synthesis(prepared, path, reporter_of(console), ranks=ranks)
+            if ranks.is_first:
+                _draw(bank)
+                _conclude(console, bank, time.perf_counter() - started)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; finished shards are kept", f"cake resume {shlex.quote(str(path))}") from None
-    first = next(bank.shards())
-    sample_sheet(first, bank.spec, bank.classes, bank.class_names, path / "samples.png")
+        raise stopped("finished shards are kept", path, path, ranks) from None
+
+
+def _draw(bank: SampleBank) -> None:
+    from cake_cli.report.gallery import peek
+    from cake_cli.report.sheet import sample_sheet
+
+    few = peek(bank)
+    if few is not None:
+        sample_sheet(few, bank.spec, bank.classes, bank.class_names, bank.path / "samples.png")
+
+
+def _conclude(console: Console, bank: SampleBank, seconds: float) -> None:
+    """After a bank: JSON, or where things are and the next command."""
+    import shlex
+    from dataclasses import asdict
+
+    from cake_cli.synthesis.copies import copies_of
+
     health = bank.health
     if console.json_output:
         console.json(
             {
-                "bank": str(path),
+                "bank": str(bank.path),
                 "samples": len(bank),
                 "classes": bank.classes,
                 "teacher_passes": asdict(bank.passes),
-                "seconds": round(time.perf_counter() - started, 3),
+                "seconds": round(seconds, 3),
                 "health": None if health is None else health.to_json() | {"balance": health.balance},
+                "copies": [str(path) for path in copies_of(bank)],
             }
         )
         return
     console.say()
-    console.facts("done", [("bank", str(path)), ("picture", str(path / "samples.png")),
-                           ("next", f"cake train {shlex.quote(str(path))} --student cnn")])  # fmt: skip
-    console.result(str(path))
+    console.facts("done", [("bank", str(bank.path)), ("picture", str(bank.path / "samples.png")),
+                           *(("copy", str(path)) for path in copies_of(bank)),
+                           ("next", f"cake train {shlex.quote(str(bank.path))} --student cnn")])  # fmt: skip
+    console.result(str(bank.path))

@@ -2,17 +2,18 @@
 
 ::
 
-    manifest.json              what the bank is, and a line for each shard that is whole
+    manifest.json              what the bank is, and a line for each shard
     shard-00000.safetensors    inputs float32 (N, *shape), logits float32 (N, K), targets int32 (N,)
+    journal-00000.jsonl        only while the bank grows: the shards that the manifest does not list yet
 
-A shard is written and renamed before the manifest names it, so at any moment every shard of the manifest is
-whole; a file that it does not name is left over from a killed run.
+A shard holds one wave and bears its number. It is written and renamed before a journal names it, so at any
+moment every shard that manifest or journal names is whole; a file that neither names is left over from a killed
+run. The manifest is written at the beginning, on resume and at the end, however many shards there are.
 """
 
 from __future__ import annotations
 
-import json
-import re
+from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,14 +27,12 @@ from cake_cli import __version__
 from cake_cli.errors import DataError, UsageError
 from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec, format_shape
-from cake_cli.storage import clear_leftovers, replacing, sha256, write_json
+from cake_cli.storage import clear_leftovers, replacing, sha256
 from cake_cli.synthesis.engine import Passes, SetPlan, Wave
 from cake_cli.synthesis.health import Health
+from cake_cli.synthesis.journal import Entry, journals, write_entry
+from cake_cli.synthesis.manifest import FORMAT, NAME, SCHEMA_VERSION, first_set, read_manifest, write_manifest
 from cake_cli.synthesis.samples import Samples
-
-FORMAT = "cake-bank"
-SCHEMA_VERSION = 1
-_SHARD_NAME = re.compile(r"shard-\d{5,}\.safetensors")
 
 
 class SampleBank:
@@ -41,16 +40,18 @@ class SampleBank:
 
     Attributes:
         path: its folder.
-        manifest: the content of manifest.json.
+        manifest: what manifest.json and the journals say; its ``shards`` are in order of their sets.
         spec: the input of its samples.
         classes: K.
+        rank: which journal `add` writes to.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], *, rank: int = 0) -> None:
         self.path = path
         self.manifest = manifest
         self.spec = InputSpec.from_json(manifest["input"])
         self.classes = int(manifest["classes"])
+        self.rank = rank
 
     @classmethod
     def create(
@@ -62,6 +63,8 @@ class SampleBank:
         seed: int,
         settings: dict[str, Any],
         about: Mapping[str, Any] | None = None,
+        arithmetic: dict[str, Any] | None = None,
+        budget: float | None = None,
     ) -> SampleBank:
         """Begins a bank in a folder that is empty or not there yet.
 
@@ -72,6 +75,8 @@ class SampleBank:
             seed: of the run.
             settings: the synthesis settings, for the record and to compare on resume.
             about: more for the record, such as the weights that the settings came to.
+            arithmetic: what else decides the last bits of a sample, for the record and to use again on resume.
+            budget: seconds that synthesis may take, or None.
 
         Raises:
             EnvironmentFault: if the disk is full or refuses.
@@ -90,55 +95,36 @@ class SampleBank:
             "synthesis": settings,
             **(about or {}),
             "plan": asdict(plan),
+            "arithmetic": arithmetic or {},
+            "time_budget": None if budget is None else {"seconds": budget, "spent": 0.0, "reached": False},
             "teacher_passes": asdict(Passes()),
             "shards": [],
         }
-        write_json(path / "manifest.json", manifest)
-        return cls(path, manifest)
+        bank = cls(path, manifest)
+        bank._write_manifest()
+        return bank
 
     @classmethod
-    def open(cls, path: Path) -> SampleBank:
+    def open(cls, path: Path, *, rank: int = 0) -> SampleBank:
         """A bank that exists. Shards are looked at by size only; `samples` checks their hashes.
+
+        Args:
+            path: its folder.
+            rank: of the process that will add to it.
 
         Raises:
             DataError: if there is none, it is damaged, or of another version of the format.
         """
-        file = path / "manifest.json"
+        file = path / NAME
         if not file.is_file():
-            raise DataError(f"{path} is not a sample bank: it has no manifest.json", "cake synthesize TEACHER -o BANK")
+            raise DataError(f"{path} is not a sample bank: it has no {NAME}", "cake synthesize TEACHER -o BANK")
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-            if manifest["format"] != FORMAT:
-                raise ValueError(f"format {manifest['format']!r}")
-            schema = manifest["schema_version"]
-            if schema == SCHEMA_VERSION:
-                bank = cls(path, manifest)
-                _ = bank.plan, bank.passes, bank.teacher_sha256, manifest["seed"], manifest["synthesis"]
-                for shard in manifest["shards"]:
-                    bank._check_shard(shard)
-                return bank
+            bank = cls(path, read_manifest(path), rank=rank)
+            _ = bank.plan, bank.passes, bank.teacher_sha256, bank.manifest["seed"], bank.manifest["synthesis"]
+            _ = bank.arithmetic, bank.budget, bank.seconds_spent
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as fault:
             raise DataError(f"{file} is damaged: {fault!r}", "synthesize the bank again") from fault
-        raise DataError(
-            f"{path} was written in version {schema} of the bank format, this cake reads {SCHEMA_VERSION}",
-            f"use cake {manifest.get('cake_version', '')}, or synthesize the bank again",
-        )
-
-    def _check_shard(self, shard: dict[str, Any]) -> None:
-        name = shard["file"]
-        if not _SHARD_NAME.fullmatch(name):
-            raise ValueError(f"shard name {name!r}")
-        file = self.path / name
-        if not file.is_file() or file.is_symlink():
-            raise DataError(f"{self.path} has lost its shard {name}", "cake resume, or synthesize the bank again")
-        if file.stat().st_size != shard["bytes"]:
-            raise DataError(
-                f"{file} has {file.stat().st_size} bytes, and the manifest says {shard['bytes']}",
-                "copy the bank again, or synthesize it again",
-            )
-        if len(shard["step_sizes"]) != shard["sets"][1] - shard["sets"][0] or shard["samples"] < 1:
-            raise ValueError(f"sets of {name}")
-        Health(**shard["health"])
+        return bank
 
     @property
     def plan(self) -> SetPlan:
@@ -148,7 +134,7 @@ class SampleBank:
     @property
     def passes(self) -> Passes:
         """What the teacher was asked for this bank."""
-        return Passes(**self.manifest["teacher_passes"])
+        return sum((Passes(**shard["teacher_passes"]) for shard in self.manifest["shards"]), Passes())
 
     @property
     def teacher_sha256(self) -> str:
@@ -167,14 +153,39 @@ class SampleBank:
         return None if names is None else tuple(names)
 
     @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What decides the last bits of a sample: device, versions, precision, threads, rows of a pass."""
+        return dict(self.manifest["arithmetic"])
+
+    @property
+    def budget(self) -> float | None:
+        """Seconds that synthesis may take over all attempts, if that is limited."""
+        budget = self.manifest["time_budget"]
+        return None if budget is None else float(budget["seconds"])
+
+    @property
+    def seconds_spent(self) -> float:
+        """Seconds of synthesis that went into a bank with a time budget; 0 without one."""
+        budget = self.manifest["time_budget"]
+        return 0.0 if budget is None else float(budget["spent"])
+
+    @property
     def is_complete(self) -> bool:
-        """Whether all sets are there."""
+        """Whether all sets are there, or all that the time budget allowed."""
         return bool(self.manifest["status"] == "complete")
 
     @property
     def finished_waves(self) -> int:
         """How many waves of the plan are stored."""
         return len(self.manifest["shards"])
+
+    def missing_waves(self) -> list[int]:
+        """The waves of the plan that are not stored; none of a bank that is complete."""
+        if self.is_complete:
+            return []
+        plan = self.plan
+        stored = {shard["sets"][0] // plan.at_once for shard in self.manifest["shards"]}
+        return [wave for wave in range(plan.wave_count) if wave not in stored]
 
     def __len__(self) -> int:
         return sum(shard["samples"] for shard in self.manifest["shards"])
@@ -185,13 +196,22 @@ class SampleBank:
         shards = self.manifest["shards"]
         return Health.combine(Health(**shard["health"]) for shard in shards) if shards else None
 
-    def add(self, wave: Wave) -> Health:
-        """Stores the next wave as a shard.
+    def add(self, wave: Wave, *, rows_per_pass: int | None = None, spent: float = 0.0) -> Entry:
+        """Stores a wave as a shard; the first rank, once it has all, finishes the bank.
+
+        Args:
+            wave: of the plan, not stored yet.
+            rows_per_pass: samples that went through the teacher together.
+            spent: seconds of synthesis until now, over all attempts.
+
+        Returns:
+            The shard's entry.
 
         Raises:
             EnvironmentFault: if the disk is full or refuses; the bank stays as it was.
         """
-        name = f"shard-{self.finished_waves:05d}.safetensors"
+        plan = self.plan
+        name = f"shard-{wave.sets.start // plan.at_once:05d}.safetensors"
         tensors = {
             "inputs": wave.samples.inputs,
             "logits": wave.samples.logits,
@@ -199,41 +219,80 @@ class SampleBank:
         }
         with replacing(self.path / name) as temporary:
             save_file(tensors, temporary)
-        size = self.plan.set_size
-        by_set = Health.of_sets(wave.samples, size, dead=wave.dead, redrawn=wave.redrawn)
-        health = Health.combine(by_set)
-        shard: dict[str, Any] = {
+        by_set = Health.of_sets(wave.samples, plan.set_size, dead=wave.dead, redrawn=wave.redrawn)
+        shard: Entry = {
             "file": name,
             "sha256": sha256(self.path / name),
             "bytes": (self.path / name).stat().st_size,
             "sets": [wave.sets.start, wave.sets.stop],
             "round": 1,
             "samples": len(wave.samples),
-            "step_sizes": wave.samples.step_sizes[::size].tolist(),
-            "health": health.to_json(),
+            "step_sizes": wave.samples.step_sizes[:: plan.set_size].tolist(),
+            "rows_per_pass": rows_per_pass,
+            "teacher_passes": asdict(wave.passes),
+            "health": Health.combine(by_set).to_json(),
             "set_health": Health.columns(by_set),
             "terms": wave.terms,
         }
-        shards = [*self.manifest["shards"], shard]
-        manifest = self.manifest | {
-            "shards": shards,
-            "teacher_passes": asdict(self.passes + wave.passes),
-            "status": "complete" if shard["sets"][1] == self.plan.sets else "partial",
-        }
-        write_json(self.path / "manifest.json", manifest)
-        self.manifest = manifest
-        return health
+        write_entry(self.path, self.rank, shard, spent)
+        insort(self.manifest["shards"], shard, key=first_set)
+        if self.rank == 0 and self.finished_waves == plan.wave_count:
+            self.finish()
+        return shard
+
+    def refresh(self) -> None:
+        """Reads again what manifest and journals say, of all ranks; raises as `open`."""
+        self.manifest = SampleBank.open(self.path).manifest
+
+    def fold(self) -> None:
+        """Writes what the journals say into the manifest and removes them; only the first rank does this.
+
+        Raises:
+            DataError: if a journal is damaged.
+            EnvironmentFault: if the disk is full or refuses; the bank stays as it was.
+        """
+        if told := journals(self.path):
+            self.refresh()
+            self._write_manifest()
+            for journal in told:
+                journal.unlink(missing_ok=True)
+
+    def finish(self, *, spent: float = 0.0, reached: bool = False) -> None:
+        """Marks the bank as complete, once all ranks have stored what they made.
+
+        Args:
+            spent: seconds of synthesis, over all attempts.
+            reached: whether the time budget ended it before all sets of the plan were made.
+
+        Raises:
+            EnvironmentFault: if the disk is full or refuses; the bank stays as it was.
+        """
+        self.refresh()
+        self.manifest["status"] = "complete"
+        if self.manifest["time_budget"] is not None:
+            latest = max(self.seconds_spent, round(spent, 3))
+            self.manifest["time_budget"] |= {"spent": latest, "reached": reached}
+        self._write_manifest()
+        for journal in journals(self.path):
+            journal.unlink(missing_ok=True)
+
+    def _write_manifest(self) -> None:
+        self.manifest["teacher_passes"] = asdict(self.passes)
+        write_manifest(self.path, self.manifest)
 
     def clear_leftovers(self) -> None:
-        """Removes what a killed run left: partial files, and shards that the manifest does not name."""
+        """Removes what a killed run left: partial files, and shards that nothing names."""
         clear_leftovers(self.path)
         named = {shard["file"] for shard in self.manifest["shards"]}
         for file in self.path.glob("shard-*.safetensors"):
             if file.name not in named:
                 file.unlink()
 
-    def shards(self) -> Iterator[Samples]:
-        """The samples of each shard, memory-mapped, their hashes checked.
+    def shards(self, *, check: bool = True) -> Iterator[Samples]:
+        """The samples of each shard, memory-mapped.
+
+        Args:
+            check: whether their hashes are compared with the manifest's.
 
         Raises:
             DataError: if a shard is not what the manifest says.
@@ -241,7 +300,7 @@ class SampleBank:
         for shard in self.manifest["shards"]:
             file = self.path / shard["file"]
             try:
-                if sha256(file) != shard["sha256"]:
+                if check and sha256(file) != shard["sha256"]:
                     raise ValueError("its hash is not the manifest's")
                 tensors = load_file(file)
                 yield self._as_samples(shard, tensors)
@@ -250,7 +309,7 @@ class SampleBank:
                     f"the shard {file} is damaged: {fault}", "copy the bank again, or synthesize it again"
                 ) from fault
 
-    def _as_samples(self, shard: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Samples:
+    def _as_samples(self, shard: Entry, tensors: dict[str, torch.Tensor]) -> Samples:
         count = shard["samples"]
         sizes = torch.tensor(shard["step_sizes"], dtype=torch.float32)
         found = tuple(tensors["inputs"].shape)

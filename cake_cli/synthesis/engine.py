@@ -18,6 +18,7 @@ from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, stre
 from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.space import Anywhere, Space
+from cake_cli.synthesis.spread import spread_order
 from cake_cli.synthesis.starts import WIDER, Revival, revive
 from cake_cli.synthesis.step import PlainStep, Step, Walk
 from cake_cli.synthesis.update import Sgd, Update
@@ -40,6 +41,8 @@ class SetPlan:
     """G, samples of a row, all of different classes."""
     at_once: int
     """Sets side by side, which also share a shard of the bank."""
+    spread: bool = False
+    """Whether step sizes come in an order of which every beginning covers them all, instead of falling."""
 
     @property
     def set_size(self) -> int:
@@ -50,6 +53,16 @@ class SetPlan:
     def samples(self) -> int:
         """S · B."""
         return self.sets * self.set_size
+
+    @property
+    def positions(self) -> list[int]:
+        """Where each set stands in the fall of the step size: S numbers, a permutation of 0..S-1."""
+        return spread_order(self.sets) if self.spread else list(range(self.sets))
+
+    @property
+    def wave_count(self) -> int:
+        """How many waves the sets make."""
+        return math.ceil(self.sets / self.at_once)
 
     @property
     def waves(self) -> list[range]:

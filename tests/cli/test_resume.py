@@ -36,10 +36,10 @@ def at_shard(index: int) -> Callable[[pytest.MonkeyPatch, Strike], None]:
     def arm(patch: pytest.MonkeyPatch, strike: Strike) -> None:
         add = SampleBank.add
 
-        def struck(bank: SampleBank, wave):
+        def struck(bank: SampleBank, wave, **keywords):
             if bank.finished_waves == index:
                 strike()
-            return add(bank, wave)
+            return add(bank, wave, **keywords)
 
         patch.setattr(SampleBank, "add", struck)
 

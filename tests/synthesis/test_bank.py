@@ -82,7 +82,11 @@ def test_a_failed_write_leaves_the_bank_as_it_was(
     with pytest.raises(EnvironmentFault, match="no space left"):
         made.add(second)
     assert len(SampleBank.open(made.path)) == 24
-    assert sorted(file.name for file in made.path.iterdir()) == ["manifest.json", "shard-00000.safetensors"]
+    assert sorted(file.name for file in made.path.iterdir()) == [
+        "journal-00000.jsonl",
+        "manifest.json",
+        "shard-00000.safetensors",
+    ]
 
 
 def test_leftovers_are_cleared(bank: SampleBank) -> None:

@@ -1,0 +1,73 @@
+"""A wave within the memory there is: when that runs out, fewer samples go through the teacher together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from cake_cli.errors import EnvironmentFault
+from cake_cli.hardware import Hardware, is_out_of_memory
+from cake_cli.synthesis.course import Course
+from cake_cli.synthesis.engine import Engine, Wave
+
+
+def fitting_wave(engine: Engine, sets: range, course: Course, warn: Callable[[str], None]) -> tuple[Engine, Wave]:
+    """Synthesizes some sets; out of memory it begins again with half as many rows a pass, down to one row of G.
+
+    The samples are the same up to rounding.
+
+    Args:
+        engine: that makes them.
+        sets: side by side.
+        course: told of progress.
+        warn: told when rows are halved.
+
+    Returns:
+        The engine that fitted, to go on with, and the wave.
+
+    Raises:
+        EnvironmentFault: if memory does not hold even G samples.
+        RunError: as `Engine.wave`.
+    """
+    while True:
+        course.begin_wave()
+        try:
+            return engine, engine.wave(sets, course)
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+        # after the handler: until its end the fault holds the tensors of the wave that failed
+        course.take_back()
+        fewer = halved(engine, sets)
+        warn(
+            f"memory ran out with {min(engine.rows_per_pass, len(sets) * engine.plan.set_size)} samples in a pass "
+            f"through the teacher: going on with {fewer}"
+        )
+        engine = replace(engine, rows_per_pass=fewer)
+        _release(engine.hardware)
+
+
+def halved(engine: Engine, sets: range) -> int:
+    """Half the rows of a pass of these sets, in whole rows of G.
+
+    Raises:
+        EnvironmentFault: if there was only one.
+    """
+    groups = engine.plan.groups
+    rows = min(engine.rows_per_pass, len(sets) * engine.plan.set_size)
+    if rows <= groups:
+        raise EnvironmentFault(
+            f"memory ran out with only {groups} samples in a pass through the teacher",
+            "--set synthesis.sets_at_once=1, --device cpu, or a machine with more memory",
+        )
+    return max(1, rows // (2 * groups)) * groups
+
+
+def _release(hardware: Hardware) -> None:
+    """Gives back what the allocator of the device keeps for later, which may lie in the wrong pieces."""
+    if hardware.device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif hardware.device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,239 @@
+"""The bank of a run, made or gone on with: waves over ranks, shards in the background, within memory and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from cake_cli.errors import DataError, RunError
+from cake_cli.events import Reporter
+from cake_cli.locks import LOCK, held, is_left_over
+from cake_cli.planning import Prepared, build_engine
+from cake_cli.ranks import Ranks
+from cake_cli.runs import RunDirectory
+from cake_cli.synthesis.arithmetic import arithmetic_of, differences, rows_per_pass, same_threads
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.copies import write_copies
+from cake_cli.synthesis.course import Course, TimeIsUp
+from cake_cli.synthesis.engine import Engine, Wave
+from cake_cli.synthesis.fitting import fitting_wave
+from cake_cli.synthesis.health import Health
+from cake_cli.synthesis.writer import ShardWriter
+
+COLLAPSED = 0.1
+"""Balance of the class histogram below which samples count as degenerate."""
+FREE_SETTINGS = ("sets_at_once", "formats", "bank")
+"""Settings that may differ when a bank is gone on with: what its samples are does not follow from them."""
+
+
+def synthesize(
+    prepared: Prepared,
+    path: Path,
+    reporter: Reporter,
+    run: RunDirectory | None = None,
+    ranks: Ranks | None = None,
+) -> SampleBank:
+    """Makes the bank, or goes on with one that a stopped run left. All ranks of a job call this together.
+
+    Args:
+        prepared: of the run; has a teacher.
+        path: folder of the bank.
+        reporter: told of the course.
+        run: run directory that keeps the figures of each shard, if there is one; only the first rank gives it.
+        ranks: the processes that share the work; by default there is one.
+
+    Raises:
+        RunError: if the objective is not finite, or the samples are degenerate.
+        DataError: if a bank is there that is not this run's, or that another process works on.
+        EnvironmentFault: if the disk is full or refuses, or memory holds not even one row.
+    """
+    ranks = Ranks() if ranks is None else ranks
+    if prepared.teacher is None:
+        raise DataError("a bank cannot be made without its teacher", "cake synthesize TEACHER -o BANK")
+    with _claimed(path, ranks):
+        if ranks.is_first:
+            _open_or_create(prepared, path, reporter)
+        ranks.barrier()
+        bank = SampleBank.open(path, rank=ranks.rank)
+        engine = _engine(replace(prepared, plan=bank.plan))
+        engine = replace(engine, rows_per_pass=rows_per_pass(bank, engine.rows_per_pass))
+        with reporter.stage("synthesis", bank.plan.samples, "samples") as stage:
+            stage.advance(len(bank))
+            course = Course(stage, ranks, spent=bank.seconds_spent, budget=bank.budget)
+            with same_threads(bank):
+                _make_waves(engine, bank, course, reporter, run)
+            if ranks.is_first:
+                _finish(bank, course)
+                stage.conclude(_told(bank, _require_health(bank)))
+        if ranks.is_first:
+            if run is not None and not ranks.is_alone:
+                _record_shards(run, bank)
+            write_copies(bank, prepared.config.synthesis.formats, reporter)
+        ranks.barrier()
+    return bank if ranks.is_first else SampleBank.open(path)
+
+
+def _engine(prepared: Prepared) -> Engine:
+    if prepared.teacher is None:
+        raise DataError("a bank cannot be made without its teacher", "cake synthesize TEACHER -o BANK")
+    settings, seed = prepared.config.synthesis, prepared.config.seed
+    return build_engine(settings, prepared.teacher, prepared.plan, seed=seed, hardware=prepared.hardware)
+
+
+# --- the folder ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _claimed(path: Path, ranks: Ranks) -> Iterator[None]:
+    """The bank's folder, held by these ranks: each has a lock, which shows whether it is alive."""
+    if not ranks.is_first:
+        ranks.barrier()
+        with held(path, _lock_name(ranks.rank)):
+            yield
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    with held(path):
+        for left in path.glob(f"{LOCK}-*"):
+            with held(path, left.name):
+                pass  # its rank has died; one that lives is refused here
+        ranks.barrier()
+        yield
+
+
+def _lock_name(rank: int) -> str:
+    return LOCK if rank == 0 else f"{LOCK}-{rank}"
+
+
+def dead_ranks(path: Path, ranks: Ranks) -> list[int]:
+    """Ranks on this machine that worked on the bank at `path` and are gone without a word."""
+    others = (rank for rank in range(ranks.world) if rank != ranks.rank)
+    return [rank for rank in others if is_left_over(path / _lock_name(rank))]
+
+
+def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
+    """Begins the bank, or makes one that a stopped run left ready to go on."""
+    settings, engine = prepared.config.synthesis, _engine(prepared)
+    if not (path / "manifest.json").exists():
+        SampleBank.create(
+            path,
+            engine.teacher,
+            prepared.plan,
+            seed=prepared.config.seed,
+            settings=asdict(settings),
+            arithmetic=arithmetic_of(engine),
+            budget=settings.budget_seconds,
+        )
+        return
+    bank = SampleBank.open(path)
+    if bank.teacher_sha256 != engine.teacher.sha256:
+        raise DataError(
+            f"the bank {path} was made from another teacher ({bank.manifest['teacher']['name']})",
+            "choose another --out",
+        )
+    begun = bank.manifest["synthesis"]
+    if bank.manifest["seed"] != prepared.config.seed or _binding(begun) != _binding(asdict(settings)):
+        raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
+    for difference in differences(bank, arithmetic_of(engine), settings.sets_at_once):
+        reporter.note(difference)
+    bank.fold()
+    bank.clear_leftovers()
+
+
+def _binding(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide what samples are; a manifest has lists where a configuration has tuples."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in settings.items()
+        if name not in FREE_SETTINGS
+    }
+
+
+# --- the work -----------------------------------------------------------------------------------------------------
+
+
+def _make_waves(engine: Engine, bank: SampleBank, course: Course, reporter: Reporter, run: RunDirectory | None) -> None:
+    """Makes what is missing of the bank: each rank the next wave that none has taken, until all are done."""
+    missing, waves = bank.missing_waves(), bank.plan.waves
+    if run is not None:
+        _record_shards(run, bank)
+
+    def store(wave: Wave, rows: int) -> None:
+        shard = bank.add(wave, rows_per_pass=rows, spent=course.spent)
+        course.shows(on_target=f"{shard['health']['on_target']:.1%}")
+        if run is not None:
+            _record_shard(run, bank, shard)
+
+    with ShardWriter(store) as writer:
+        course.watch(writer.check)
+        try:
+            while (turn := course.next_turn()) < len(missing):
+                engine, wave = fitting_wave(engine, waves[missing[turn]], course, reporter.warn)
+                writer.put(wave, engine.rows_per_pass)
+                del wave  # it is the writer's now: memory holds this one and the next
+        except TimeIsUp:
+            pass
+    course.wait_for_all()
+
+
+def _finish(bank: SampleBank, course: Course) -> None:
+    """Marks the bank as complete, with what all ranks have made."""
+    if bank.is_complete:
+        return
+    bank.refresh()
+    missing = bank.missing_waves()
+    if not len(bank):
+        raise RunError("not one set was finished within the time budget", "a longer --time-budget, or fewer --steps")
+    if missing and not course.is_over_time:
+        raise RunError(f"{len(missing)} waves of {bank.path} are missing", f"cake resume {bank.path}")
+    bank.finish(spent=course.spent, reached=bool(missing))
+
+
+def _told(bank: SampleBank, health: Health) -> str:
+    """The closing line of the stage."""
+    parts = [f"{len(bank):,} samples"]
+    if bank.manifest["synthesis"]["method"] != "noise":
+        parts.append(f"on target {health.on_target:.1%}")
+    parts.append(f"balance {health.balance:.2f}")
+    if len(bank) < bank.plan.samples:
+        parts.append(f"of {bank.plan.samples:,} planned, when the time was up")
+    return "   ".join(parts)
+
+
+def _require_health(bank: SampleBank) -> Health:
+    health = bank.health
+    if health is None:
+        raise RunError("no samples were made", "--samples 8000")
+    if health.balance < COLLAPSED and bank.manifest["synthesis"]["method"] != "noise":
+        share = max(health.histogram) / health.samples
+        raise RunError(
+            f"the samples are degenerate: the teacher puts {share:.0%} of them in one of its {bank.classes} classes",
+            "check --input-range, --mean and --std; --steps 256; or a smaller --set synthesis.tv_weight",
+        )
+    return health
+
+
+# --- the record ---------------------------------------------------------------------------------------------------
+
+
+def _record_shards(run: RunDirectory, bank: SampleBank) -> None:
+    """Writes the figures of all shards again: those of a stopped run, or of other ranks, are among them."""
+    run.keep_metrics("synthesis", key="shard", below=0)
+    for shard in bank.manifest["shards"]:
+        _record_shard(run, bank, shard)
+
+
+def _record_shard(run: RunDirectory, bank: SampleBank, shard: dict[str, Any]) -> None:
+    health = Health(**shard["health"])
+    run.append_metrics(
+        "synthesis",
+        shard=shard["sets"][0] // bank.plan.at_once,
+        samples=health.samples,
+        step_size=shard["step_sizes"][0],
+        on_target=health.on_target,
+        confidence=health.confidence,
+        entropy=health.entropy,
+        **shard["terms"],
+    )
