@@ -104,7 +104,7 @@ def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Esti
         if prepared.plan.at_once < whole.at_once:  # fewer sets side by side are slower: measured again
             prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))
     cost = estimate(prepared)
-    together = _together(cost.seconds["synthesis"], ranks)
+    together = min(_together(cost.seconds["synthesis"], ranks), budget or math.inf)
     return prepared, replace(cost, seconds=cost.seconds | {"synthesis": together})
 
 

@@ -73,6 +73,8 @@ def _describe_bank(bank: SampleBank) -> dict[str, Any]:
         "aimed": bank.manifest["synthesis"].get("method") not in LABELLED_ONLY,
         "outside_contract": list(bank.outside_contract),
         "plan": asdict(bank.plan),
+        "arithmetic": bank.arithmetic,
+        "time_budget": bank.manifest["time_budget"],
         "teacher_passes": asdict(bank.passes),
         "health": None if health is None else health.to_json() | {"balance": health.balance},
     }

@@ -53,6 +53,22 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
         os.close(descriptor)
 
 
+def require_free(folder: Path) -> None:
+    """Checks that no other process holds the lock of a folder.
+
+    Raises:
+        DataError: if one does, with who that is.
+    """
+    path = folder / LOCK
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            if not _lock(descriptor):
+                raise _in_use(path)
+        finally:
+            os.close(descriptor)
+
+
 def is_left_over(path: Path) -> bool:
     """Whether a lock's file is there and its holder is not: the process died without a word."""
     try:

@@ -27,6 +27,8 @@ PATIENCE = timedelta(days=30)
 """How long a rank waits for another: a stage may take days, and torchrun ends the job when a process dies."""
 
 POLL_SECONDS = 0.05
+LEAVE_SECONDS = 30.0
+"""How long the first rank stays for the others at the end."""
 
 
 class Board(Protocol):
@@ -219,6 +221,16 @@ class Ranks:
             here._announce(fault)
             raise
         distributed.destroy_process_group()
+        here._leave()
+
+    def _leave(self) -> None:
+        """The last rank to go is the first, which may keep the board."""
+        if not self.is_first:
+            self.board.add("left", 1)
+            return
+        until = time.monotonic() + LEAVE_SECONDS
+        while self.board.add("left", 0) < self.world - 1 and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
 
     def _announce(self, fault: Exception) -> None:
         """Tells the first rank why this one will not go on."""

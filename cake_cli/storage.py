@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cake_cli.errors import EnvironmentFault, UsageError
+from cake_cli.locks import require_free
 
 TEMPORARY = ".partial-"
 """Prefix of names under which files are written; whatever bears it is left over from a killed run."""
@@ -161,9 +162,11 @@ def claim_output(path: Path, *, force: bool) -> None:
 
     Raises:
         UsageError: as `check_output`.
+        DataError: if another process works in it.
     """
     check_output(path, force=force)
     try:
+        require_free(path)
         if path.is_dir() and any(path.iterdir()):
             path.rename(_free_name(path))
         path.mkdir(parents=True, exist_ok=True)

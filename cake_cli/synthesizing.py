@@ -14,6 +14,7 @@ from cake_cli.locks import LOCK, held, is_left_over
 from cake_cli.planning import Prepared, build_engine
 from cake_cli.ranks import Ranks
 from cake_cli.runs import RunDirectory
+from cake_cli.storage import clear_leftovers
 from cake_cli.synthesis.arithmetic import arithmetic_of, differences, rows_per_pass, same_threads
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import write_copies
@@ -58,6 +59,7 @@ def synthesize(
             _open_or_create(prepared, path, reporter)
         ranks.barrier()
         bank = SampleBank.open(path, rank=ranks.rank)
+        ranks.barrier()  # all have the same list of what is missing before any adds to the bank
         engine = _engine(replace(prepared, plan=bank.plan))
         engine = replace(engine, rows_per_pass=rows_per_pass(bank, engine.rows_per_pass))
         with reporter.stage("synthesis", bank.plan.samples, "samples") as stage:
@@ -117,6 +119,7 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
     """Begins the bank, or makes one that a stopped run left ready to go on."""
     settings, engine = prepared.config.synthesis, _engine(prepared)
     if not (path / "manifest.json").exists():
+        clear_leftovers(path)
         SampleBank.create(
             path,
             engine.teacher,

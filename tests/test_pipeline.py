@@ -19,6 +19,7 @@ from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis import generative
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.course import Course
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.generative import GeneratorTraining
 from tests.test_planning import small
@@ -107,27 +108,17 @@ def test_a_stop_in_any_stage_loses_nothing(config: Config, tmp_path: Path, monke
     assert [line["epoch"] for line in finished.metrics("training")] == [1, 2]
 
 
-def test_a_bank_of_other_settings_is_not_gone_on_with(config: Config, tmp_path: Path) -> None:
-    path = tmp_path / "bank"
-    synthesizing.synthesize(prepare(config, student=False), path, SILENT)
-    other = replace(config, synthesis=replace(config.synthesis, steps=5))
-    with pytest.raises(DataError, match="begun with other settings"):
-        synthesizing.synthesize(prepare(other, student=False), path, SILENT)
-    assert SampleBank.open(path).is_complete
-
-
-def test_a_collapse_is_an_error_with_advice(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wave = Engine.wave
-
-    def one_class(engine: Engine, *arguments: object) -> object:
-        made = wave(engine, *arguments)  # type: ignore[arg-type]
-        made.samples.logits.copy_(torch.tensor([9.0, 0.0, 0.0]).expand_as(made.samples.logits))
-        return made
-
-    monkeypatch.setattr(Engine, "wave", one_class)
-    with pytest.raises(RunError, match=r"degenerate: the teacher puts 100%") as caught:
-        synthesizing.synthesize(prepare(config, student=False), tmp_path / "bank", SILENT)
-    assert caught.value.fix
+def test_the_floor_is_as_large_as_the_bank_that_the_time_allowed(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried = replace(config, synthesis=replace(config.synthesis, time_budget="1h"))
+    monkeypatch.setattr("cake_cli.synthesis.course.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(Course, "is_over_time", property(lambda course: course._mine > 60))
+    run = distilled(hurried, tmp_path / "run")
+    bank = SampleBank.open(run.bank_path)
+    assert (len(bank), bank.is_complete, bank.plan.samples) == (60, True, 120)
+    assert run.record["baseline_passes"]["forward"] == 60
+    assert run.record["synthesis"]["samples"] == 60
 
 
 def test_a_collapse_ends_early(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,31 +134,33 @@ def test_a_collapse_ends_early(config: Config, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("cake_cli.synthesis.health.EARLY_SAMPLES", 40)
     prepared = prepare(config, student=False)
     with pytest.raises(RunError, match=r"degenerate: the teacher puts 100% of the first 60"):
-        pipeline.synthesize(prepared, tmp_path / "bank", SILENT)
-    assert len(calls) == 2, "of four waves"
+        synthesizing.synthesize(prepared, tmp_path / "bank", SILENT)
+    assert len(calls) <= 3, "of four waves; one was being made when the second was measured"
+    made = len(calls)
     bank = SampleBank.open(tmp_path / "bank")
     assert (bank.is_complete, len(bank)) == (False, 60)
     with pytest.raises(RunError, match="degenerate"):
-        pipeline.synthesize(prepared, tmp_path / "bank", SILENT)
-    assert len(calls) == 2, "to go on would be no use"
+        synthesizing.synthesize(prepared, tmp_path / "bank", SILENT)
+    assert len(calls) == made, "to go on would be no use"
 
 
 def test_what_is_not_finite_leaves_the_shards_before_it(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = pipeline.build_engine
+    build = synthesizing.build_engine
 
     def diverging(*arguments: object, **keywords: object) -> Engine:
         engine = build(*arguments, **keywords)  # type: ignore[arg-type]
         plain = replace(engine.update, max_update=0.0)
         return replace(engine, step_sizes=(0.1, 0.1, 1e38, 1e38), update=plain)
 
-    monkeypatch.setattr(pipeline, "build_engine", diverging)
+    monkeypatch.setattr(synthesizing, "build_engine", diverging)
     with pytest.raises(RunError, match=r"not finite at step \d+ \(step size 1.0e\+38\)"):
-        pipeline.synthesize(prepare(config, student=False), tmp_path / "bank", SILENT)
+        synthesizing.synthesize(prepare(config, student=False), tmp_path / "bank", SILENT)
     bank = SampleBank.open(tmp_path / "bank")
     assert (bank.finished_waves, bank.is_complete, len(bank.samples())) == (2, False, 60)
     assert sorted(file.name for file in bank.path.iterdir()) == [
+        "journal-00000.jsonl",
         "manifest.json",
         "shard-00000.safetensors",
         "shard-00001.safetensors",
@@ -178,7 +171,7 @@ def test_a_generator_is_gone_on_with(config: Config, tmp_path: Path, monkeypatch
     """Stopped while it is trained, and again between two shards: the same bank, the same generator."""
     chosen = replace(config, synthesis=replace(config.synthesis, method="generative"))
     prepared = prepare(chosen, student=False)
-    whole = pipeline.synthesize(prepared, tmp_path / "whole", SILENT)
+    whole = synthesizing.synthesize(prepared, tmp_path / "whole", SILENT)
     monkeypatch.setattr(generative, "CHECKPOINT_SECONDS", 0.0)
     take, wave = GeneratorTraining.take, Engine.wave
 
@@ -196,8 +189,8 @@ def test_a_generator_is_gone_on_with(config: Config, tmp_path: Path, monkeypatch
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, stop)
             with pytest.raises(KeyboardInterrupt):
-                pipeline.synthesize(prepared, tmp_path / "stopped", SILENT)
-    stopped = pipeline.synthesize(prepared, tmp_path / "stopped", SILENT)
+                synthesizing.synthesize(prepared, tmp_path / "stopped", SILENT)
+    stopped = synthesizing.synthesize(prepared, tmp_path / "stopped", SILENT)
     assert [shard["sha256"] for shard in stopped.manifest["shards"]] == [
         shard["sha256"] for shard in whole.manifest["shards"]
     ]
@@ -208,7 +201,7 @@ def test_a_generator_is_gone_on_with(config: Config, tmp_path: Path, monkeypatch
 
 def test_the_manifest_says_how_each_set_came_out(config: Config, tmp_path: Path) -> None:
     two = replace(config, synthesis=replace(config.synthesis, sets_at_once=2))
-    bank = pipeline.synthesize(prepare(two, student=False), tmp_path / "bank", SILENT)
+    bank = synthesizing.synthesize(prepare(two, student=False), tmp_path / "bank", SILENT)
     for shard in bank.manifest["shards"]:
         columns = shard["set_health"]
         assert set(columns) == {"on_target", "confidence", "entropy", "histogram", "saturated", "dead", "redrawn"}

@@ -15,11 +15,13 @@ from cake_cli import storage
 from cake_cli.errors import EnvironmentFault, UsageError
 from cake_cli.storage import (
     TEMPORARY,
+    append_line,
     check_file,
     check_output,
     claim_output,
     clear_leftovers,
     replacing,
+    replacing_folder,
     set_aside,
     sha256,
     write_json,
@@ -242,3 +244,59 @@ def test_a_file_is_refused_or_set_aside(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(storage.os, "access", lambda path, mode: mode != os.W_OK)
     with pytest.raises(UsageError, match="not writable"):
         check_file(tmp_path / "x", force=True)
+
+
+# --- lines and folders --------------------------------------------------------------------------------------------
+
+
+def test_lines_are_added(tmp_path: Path):
+    file = tmp_path / "a.jsonl"
+    for line in ("one", "zwei und ü"):
+        append_line(file, line)
+    assert file.read_text(encoding="utf-8") == "one\nzwei und ü\n"
+
+
+def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "a.jsonl"
+    append_line(file, "one")
+    monkeypatch.setattr(storage.os, "fsync", full)
+    for path in (file, tmp_path / "b.jsonl"):
+        with pytest.raises(EnvironmentFault, match="no space left"):
+            append_line(path, "two")
+    assert file.read_text() == "one\n"
+    assert (tmp_path / "b.jsonl").read_text() == ""
+
+
+def test_a_folder_appears_whole(tmp_path: Path):
+    folder = tmp_path / "images"
+    with replacing_folder(folder) as temporary:
+        (temporary / "a").write_text("a")
+        assert not folder.exists()
+    assert names(folder) == ["a"]
+    assert names(tmp_path) == ["images"]
+
+
+def test_a_folder_that_failed_is_gone(tmp_path: Path):
+    def fail() -> None:
+        with replacing_folder(tmp_path / "images") as temporary:
+            (temporary / "a").write_text("a")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(EnvironmentFault, match="no space left"):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_leftover_folders_are_cleared_and_links_are_not_followed(tmp_path: Path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("a")
+    (tmp_path / f"{TEMPORARY}1-images").mkdir()
+    (tmp_path / f"{TEMPORARY}1-images" / "a").write_text("a")
+    (tmp_path / f"{TEMPORARY}2-link").symlink_to(kept)
+    clear_leftovers(tmp_path)
+    assert names(tmp_path) == ["kept"]
+    assert names(kept) == ["file"]

@@ -95,6 +95,7 @@ def run_command(
 ) -> None:
     """What follows once the settings of a distillation are read: print them, plan, or run."""
     from cake_cli.cli.running import absolute, assist_distillation, plan, plan_json, run_distillation
+    from cake_cli.locks import held
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
     from cake_cli.storage import check_output
@@ -116,6 +117,7 @@ def run_command(
                 console.json(plan_json(prepared, cost, path))
         elif ranks.is_first:
             run = RunDirectory.create(path, absolute(settings), command=command, force=force)
-            run_distillation(console, prepared, run, ranks)
+            with held(path):
+                run_distillation(console, prepared, run, ranks)
         else:
             assist_distillation(prepared, path, ranks)

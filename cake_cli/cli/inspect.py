@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cake_cli.cli import options as o
-from cake_cli.cli.console import Console, count
+from cake_cli.cli.console import Console, count, duration
 
 
 def inspect(
@@ -122,12 +122,26 @@ def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
         *[("contract", f"not strict: {used} were used") for used in described["outside_contract"]],
         ("cost", f"{count(passes['forward'])} forward and {count(passes['backward'])} backward teacher passes"),
     ]
+    if described["arithmetic"]:
+        rows.append(("again", f"{_same_bytes(described)}; otherwise it is the same up to rounding"))
+    budget = described["time_budget"]
+    if budget:
+        left = f", ended before its {described['plan']['sets']} sets" if budget["reached"] else ""
+        rows.append(("time", f"{duration(budget['spent'])} of a budget of {duration(budget['seconds'])}{left}"))
     if health:
         parts = [f"on target {health['on_target']:.1%}"] if described["aimed"] else []
         parts += [f"confidence {health['confidence']:.2f}", f"balance {health['balance']:.2f}"]
         parts += [f"{name} {health[name]:.1%}" for name in ("saturated", "dead") if health[name] is not None]
         rows.append(("health", ", ".join(parts)))
     return rows
+
+
+def _same_bytes(described: dict[str, Any]) -> str:
+    """What the same command needs to give the same bytes."""
+    found, at_once = described["arithmetic"], described["plan"]["at_once"]
+    threads = [f"{found['threads']} threads"] if found["threads"] else []
+    named = [found["device"], f"torch {found['torch']}", found["precision"], *threads]
+    return f"same bytes on {', '.join(named)}, {at_once} sets at once, {found['rows_per_pass']} rows a pass"
 
 
 def _run(described: dict[str, Any]) -> list[tuple[str, str]]:

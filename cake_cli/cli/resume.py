@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,18 +31,23 @@ def resume(
     """
     from cake_cli.cli.running import plan
     from cake_cli.cli.synthesize import make_bank
+    from cake_cli.locks import held
     from cake_cli.ranks import Ranks
     from cake_cli.settings import build, read_file
 
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
-    is_run = (path / "run.json").is_file()
-    if not is_run and not ((path / "manifest.json").is_file() and (path / "config.toml").is_file()):
-        raise DataError(f"{path} is neither a run nor a bank of cake", "cake resume RUN, with a folder of runs/")
+    is_run, config = (path / "run.json").is_file(), path / "config.toml"
+    if not config.is_file():
+        whole = path.parent if (path.parent / "run.json").is_file() else "RUN, with a folder of runs/"
+        raise DataError(f"{path} is neither a run nor a bank of cake's own", f"cake resume {whole}")
     asked = {} if formats is None else {"synthesis.formats": formats}
-    settings = build(read_file(path / "config.toml") | asked, origin=str(path / "config.toml"))
+    settings = build(read_file(config) | asked, origin=str(config))
+    if not is_run and not (path / "manifest.json").is_file() and settings.student.architecture is not None:
+        raise DataError(f"{path} was stopped before anything was done", "the same command again, with --force")
     with Ranks.current().joined(settings.hardware.device) as ranks:
         if is_run:
-            _go_on_with_run(console, settings, path, ranks)
+            with held(path) if ranks.is_first else nullcontext():
+                _go_on_with_run(console, settings, path, ranks)
         else:
             prepared, _ = plan(console, settings, path, student=False, ranks=ranks)
             make_bank(console, prepared, path, ranks)

@@ -8,7 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
-from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from cake_cli.data.evaluation import ClassRecall, ConfidenceBin, Evaluation
 from cake_cli.data.interval import bootstrap_interval
@@ -27,6 +26,8 @@ class Tally:
     """
 
     def __init__(self, classes: int, *, against_teacher: bool) -> None:
+        from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix  # takes seconds
+
         self._calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, norm="l1")
         self._confusion = MulticlassConfusionMatrix(classes)
         self._against = _TeacherTally(classes) if against_teacher else None
@@ -77,6 +78,8 @@ class _TeacherTally:
     """The part of a tally that compares a model with its teacher."""
 
     def __init__(self, classes: int) -> None:
+        from torchmetrics.classification import MulticlassConfusionMatrix
+
         self._edges = torch.tensor(CONFIDENCE_EDGES, dtype=torch.float64)
         self._together = MulticlassConfusionMatrix(classes)
         self._divergence = 0.0

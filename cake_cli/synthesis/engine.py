@@ -175,6 +175,11 @@ class Engine:
     generator_steps: int = 0
     """Gradient steps for each sample that training the generator took; counted with the passes."""
 
+    @property
+    def least_rows(self) -> int:
+        """Samples that must go through the teacher together: `rows_per_pass` is a multiple of it."""
+        return self.plan.groups
+
     def wave(self, sets: range, stage: Stage) -> Wave:
         """Synthesizes some sets side by side, telling `stage` of progress in samples.
 

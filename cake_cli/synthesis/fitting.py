@@ -14,7 +14,7 @@ from cake_cli.synthesis.engine import Engine, Wave
 
 
 def fitting_wave(engine: Engine, sets: range, course: Course, warn: Callable[[str], None]) -> tuple[Engine, Wave]:
-    """Synthesizes some sets; out of memory it begins again with half as many rows a pass, down to one row of G.
+    """Synthesizes some sets; out of memory it begins again with half as many rows a pass, down to one row.
 
     The samples are the same up to rounding.
 
@@ -28,7 +28,7 @@ def fitting_wave(engine: Engine, sets: range, course: Course, warn: Callable[[st
         The engine that fitted, to go on with, and the wave.
 
     Raises:
-        EnvironmentFault: if memory does not hold even G samples.
+        EnvironmentFault: if memory does not hold even that.
         RunError: as `Engine.wave`.
     """
     while True:
@@ -50,19 +50,19 @@ def fitting_wave(engine: Engine, sets: range, course: Course, warn: Callable[[st
 
 
 def halved(engine: Engine, sets: range) -> int:
-    """Half the rows of a pass of these sets, in whole rows of G.
+    """Half the samples of a pass of these sets, as a multiple of what must stay together.
 
     Raises:
-        EnvironmentFault: if there was only one.
+        EnvironmentFault: if that was all there was.
     """
-    groups = engine.plan.groups
+    least = engine.least_rows
     rows = min(engine.rows_per_pass, len(sets) * engine.plan.set_size)
-    if rows <= groups:
+    if rows <= least:
         raise EnvironmentFault(
-            f"memory ran out with only {groups} samples in a pass through the teacher",
+            f"memory ran out with only {rows} samples in a pass through the teacher",
             "--set synthesis.sets_at_once=1, --device cpu, or a machine with more memory",
         )
-    return max(1, rows // (2 * groups)) * groups
+    return max(1, rows // (2 * least)) * least
 
 
 def _release(hardware: Hardware) -> None:

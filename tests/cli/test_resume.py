@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,36 +164,6 @@ def test_an_interrupted_bank_resumes_to_the_same_samples(
     whole, resumed_files = snapshot(made / "bank"), snapshot(Path("bank"))
     assert whole.pop("config.toml") != resumed_files.pop("config.toml"), "the teachers lie in different places"
     assert resumed_files == whole
-
-
-KILLER = """
-import os, signal, sys
-from cake_cli import storage
-from cake_cli.cli.app import run
-fsync, calls = os.fsync, []
-def struck(descriptor):
-    name = os.readlink(f"/proc/self/fd/{descriptor}")
-    if "shard-00001" in name:
-        os.kill(os.getpid(), signal.SIGKILL)
-    fsync(descriptor)
-storage.os.fsync = struck
-run(sys.argv[1:])
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_a_killed_process_resumes_to_the_same_end(cake: Cake, mlp_file: Path, made: Path):
-    """Killed for good in the middle of a shard, written and not yet renamed."""
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLER, "distill", str(mlp_file), *TINY, "-o", "run"], capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert list(Path("run/bank").glob(".partial-*")), "it was killed where it was meant to be"
-    assert record(Path("run"))["status"] == "running"
-    resumed = cake("resume", "run")
-    assert resumed.code == 0, resumed.err
-    assert weights(Path("run")) == weights(made / "run")
-    assert sorted(snapshot(Path("run"))) == sorted(snapshot(made / "run"))
 
 
 # --- what cannot be resumed ---------------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -12,6 +16,8 @@ from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Wave
+from cake_cli.synthesis.manifest import write_manifest
 from tests.synthesis.test_engine import joined, make_engine, waves
 
 
@@ -87,6 +93,143 @@ def test_a_failed_write_leaves_the_bank_as_it_was(
         "manifest.json",
         "shard-00000.safetensors",
     ]
+
+
+# --- while it grows -----------------------------------------------------------------------------------------------
+
+
+def halves(path: Path, teacher: Classifier, cpu: Hardware) -> tuple[SampleBank, Wave, Wave]:
+    """A bank that was just begun, and the two waves that it lacks."""
+    engine = make_engine(teacher, cpu)
+    made = SampleBank.create(path, teacher, engine.plan, seed=0, settings={})
+    first, second = waves(engine)
+    return made, first, second
+
+
+def test_a_growing_bank_is_manifest_and_journals(tmp_path: Path, toy_teacher: Classifier, cpu: Hardware) -> None:
+    made, first, _ = halves(tmp_path / "bank", toy_teacher, cpu)
+    made.add(first)
+    assert json.loads((made.path / "manifest.json").read_text())["shards"] == []
+    assert len((made.path / "journal-00000.jsonl").read_text().splitlines()) == 1
+    again = SampleBank.open(made.path)
+    assert (again.finished_waves, again.missing_waves(), again.is_complete) == (1, [1], False)
+    again.fold()
+    assert not list(made.path.glob("journal-*"))
+    assert SampleBank.open(made.path).missing_waves() == [1]
+
+
+def test_a_manifest_is_not_written_for_each_shard(
+    tmp_path: Path, toy_teacher: Classifier, cpu: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the work would grow with the square of the bank."""
+    engine = make_engine(toy_teacher, cpu, steps=0)
+    engine = replace(engine, plan=replace(engine.plan, at_once=1))
+    written = []
+    monkeypatch.setattr("cake_cli.synthesis.bank.write_manifest", lambda *_: written.append(1))
+    made = SampleBank.create(tmp_path / "bank", toy_teacher, engine.plan, seed=0, settings={})
+    write_manifest(made.path, made.manifest)
+    for wave in waves(engine):
+        made.add(wave)
+    assert len(written) == 2
+
+
+def test_ranks_have_journals_of_their_own_and_one_manifest(
+    tmp_path: Path, bank: SampleBank, toy_teacher: Classifier, cpu: Hardware
+) -> None:
+    made, first, second = halves(tmp_path / "two", toy_teacher, cpu)
+    other = SampleBank.open(made.path, rank=1)
+    other.add(second)
+    assert not other.is_complete
+    made.add(first)
+    assert not made.is_complete, "what another rank has stored is only known from its journal"
+    assert sorted(file.name for file in made.path.glob("journal-*")) == ["journal-00000.jsonl", "journal-00001.jsonl"]
+    made.finish()
+    manifests = [json.loads((path / "manifest.json").read_text()) for path in (made.path, bank.path)]
+    assert manifests[0] | {"synthesis": {}} == manifests[1] | {"synthesis": {}}
+    assert SampleBank.open(made.path).samples().inputs.equal(bank.samples().inputs)
+
+
+def test_a_line_that_was_cut_short_is_passed_over(tmp_path: Path, toy_teacher: Classifier, cpu: Hardware) -> None:
+    made, first, second = halves(tmp_path / "bank", toy_teacher, cpu)
+    made.add(first)
+    SampleBank.open(made.path, rank=1).add(second)
+    journal = made.path / "journal-00001.jsonl"
+    whole = journal.read_text()
+    for cut in range(len(whole) - 1, 0, -97):
+        journal.write_text(whole[:cut])
+        assert SampleBank.open(made.path).missing_waves() == [1]
+    SampleBank.open(made.path).fold()
+    again = SampleBank.open(made.path)
+    again.clear_leftovers()
+    assert not (made.path / "shard-00001.safetensors").exists()
+    again.add(second)
+    assert SampleBank.open(made.path).is_complete
+
+
+def test_killed_between_manifest_and_journal_counts_once(
+    tmp_path: Path, toy_teacher: Classifier, cpu: Hardware
+) -> None:
+    made, first, second = halves(tmp_path / "bank", toy_teacher, cpu)
+    made.add(first)
+    journal = made.path / "journal-00000.jsonl"
+    told = journal.read_text()
+    made.fold()
+    journal.write_text(told)
+    assert (len(SampleBank.open(made.path)), SampleBank.open(made.path).finished_waves) == (24, 1)
+    made.add(second)
+    journal.write_text(told)
+    assert (len(SampleBank.open(made.path)), SampleBank.open(made.path).is_complete) == (48, True)
+
+
+def test_a_damaged_journal_is_refused(tmp_path: Path, toy_teacher: Classifier, cpu: Hardware) -> None:
+    made, first, _ = halves(tmp_path / "bank", toy_teacher, cpu)
+    made.add(first)
+    (made.path / "journal-00000.jsonl").write_text('{"shard": 3}\n')
+    with pytest.raises(DataError, match="damaged"):
+        SampleBank.open(made.path)
+
+
+def test_a_reader_sees_no_half_state(tmp_path: Path, toy_teacher: Classifier, cpu: Hardware) -> None:
+    """It reads while another thread writes: never less than before, and never a fault."""
+    engine = make_engine(toy_teacher, cpu, steps=0)
+    engine = replace(engine, plan=replace(engine.plan, sets=60, at_once=1), step_sizes=(0.1,) * 60)
+    made = SampleBank.create(tmp_path / "bank", toy_teacher, engine.plan, seed=0, settings={})
+
+    def write() -> None:
+        for number, wave in enumerate(waves(engine)):
+            made.add(wave)
+            if number % 7 == 0:
+                made.fold()
+
+    writer = Thread(target=write)
+    writer.start()
+    seen = [0]
+    while writer.is_alive():
+        seen.append(SampleBank.open(made.path).finished_waves)
+    writer.join()
+    assert seen == sorted(seen)
+    assert SampleBank.open(made.path).is_complete
+
+
+def test_a_large_bank_opens_quickly(bank: SampleBank) -> None:
+    """Two thousand shards, as of a million samples: one link each stands for the file."""
+    shard = bank.manifest["shards"][0]
+    shards = []
+    for number in range(2000):
+        name = f"shard-{number:05d}.safetensors"
+        if number > 1:
+            os.link(bank.path / shard["file"], bank.path / name)
+        shards.append(shard | {"file": name, "sets": [3 * number, 3 * number + 3]})
+    plan = bank.manifest["plan"] | {"sets": 6000}
+    write_manifest(bank.path, bank.manifest | {"shards": shards, "plan": plan})
+    started = time.process_time()
+    opened = SampleBank.open(bank.path)
+    assert opened.health is not None
+    assert len(opened) == 48_000
+    assert time.process_time() - started < 2
+
+
+# --- damage -------------------------------------------------------------------------------------------------------
 
 
 def test_leftovers_are_cleared(bank: SampleBank) -> None:
