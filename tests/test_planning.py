@@ -4,11 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cake_cli.config import Config, HardwareConfig, StudentConfig, SynthesisConfig, TeacherConfig, TrainingConfig
 from cake_cli.errors import EnvironmentFault, UsageError
-from cake_cli.estimating import Estimate, estimate, require_room
+from cake_cli.estimating import Estimate, estimate, require_room, settle
 from cake_cli.planning import Prepared, build_engine, prepare
+from cake_cli.ranks import Ranks
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Engine
 
 
 @pytest.fixture
@@ -92,3 +96,51 @@ def test_what_a_stopped_run_wrote_counts_as_room(
     (tmp_path / "bank").mkdir()
     (tmp_path / "bank" / "shard").write_bytes(bytes(4500))
     require_room(prepared, Estimate({}, disk=5000, memory=0), tmp_path)
+
+
+# --- what follows from the cost -----------------------------------------------------------------------------------
+
+
+def test_a_begun_bank_keeps_its_plan(prepared: Prepared, tmp_path: Path) -> None:
+    assert prepared.teacher is not None
+    begun = replace(prepared.plan, sets=9, at_once=3, spread=True)
+    SampleBank.create(tmp_path / "bank", prepared.teacher, begun, seed=0, settings={}, budget=60.0)
+    hurried = replace(prepared.config, synthesis=replace(prepared.config.synthesis, time_budget="1m"))
+    settled, _ = settle(replace(prepared, config=hurried), tmp_path / "bank", Ranks())
+    assert settled.plan == begun
+
+
+def test_waves_of_a_hurried_bank_are_short(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds hold nine sets here: one at a time, so that the end cuts off little."""
+    monkeypatch.setattr("cake_cli.estimating._synthesis_seconds", lambda prepared, teacher: 1.0 * prepared.plan.sets)
+    settings = replace(prepared.config.synthesis, time_budget="10s", samples=None)
+    hurried = replace(prepared, config=replace(prepared.config, synthesis=settings))
+    settled, cost = settle(hurried, tmp_path, Ranks())
+    assert (settled.plan.sets, settled.plan.at_once, cost.seconds["synthesis"]) == (9, 1, 9.0)
+    longer = replace(settings, time_budget="1h")
+    settled, _ = settle(replace(prepared, config=replace(prepared.config, synthesis=longer)), tmp_path, Ranks())
+    assert (settled.plan.sets, settled.plan.at_once) == (3240, prepared.plan.at_once)
+
+
+def test_ranks_share_the_work(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cake_cli.estimating._synthesis_seconds", lambda prepared, teacher: 1.0 * prepared.plan.sets)
+    monkeypatch.setattr(Ranks, "gather", lambda ranks, value: [value, value, 2 * value])
+    settings = replace(prepared.config.synthesis, time_budget="1m40s", samples=None)
+    hurried = replace(prepared, config=replace(prepared.config, synthesis=settings))
+    settled, cost = settle(hurried, tmp_path, Ranks(0, 3))
+    assert settled.plan.sets == 225, "in a second two and a half sets are made"
+    assert cost.seconds["synthesis"] == pytest.approx(90)
+
+
+def test_a_probe_that_memory_does_not_hold_stops_at_fewer_rows(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = Engine.wave
+
+    def limited(engine: Engine, *arguments: object) -> object:
+        if engine.plan.samples > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+        return wave(engine, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "wave", limited)
+    assert estimate(prepared).seconds["synthesis"] > 0

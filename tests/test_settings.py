@@ -17,6 +17,7 @@ from cake_cli.config import (
     SynthesisConfig,
     TeacherConfig,
     TrainingConfig,
+    parse_duration,
 )
 from cake_cli.errors import UsageError
 from cake_cli.settings import (
@@ -125,6 +126,8 @@ def test_a_wrong_type_is_named_with_the_value(key: str, value: Any, said: str):
     [
         ("synthesis.samples", 0, "--samples"),
         ("synthesis.steps", 0, "--steps 0"),
+        ("synthesis.time_budget", "1.5h", "is no duration (--time-budget 90s, 20m or 1h30m)"),
+        ("synthesis.time_budget", "0s", "is no duration"),
         ("synthesis.steps", -1, "--steps"),
         ("synthesis.step_size", float("nan"), "step_size"),
         ("synthesis.tv_weight", -1.0, "weight"),
@@ -140,6 +143,19 @@ def test_a_wrong_type_is_named_with_the_value(key: str, value: Any, said: str):
 )
 def test_a_broken_invariant_names_its_flag(key: str, value: Any, said: str):
     assert said in fault_of({key: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("2h", 7200), ("1h0m5s", 3605), (" 5M ", 300)]
+)
+def test_durations(text: str, seconds: int):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "20", "m", "1m1h", "-5m", "5 m", "1.5h", "five minutes", "0h0m"])
+def test_what_is_no_duration(text: str):
+    with pytest.raises(UsageError, match="is no duration"):
+        parse_duration(text)
 
 
 def test_a_set_that_cannot_be_cut_into_rows_is_refused():

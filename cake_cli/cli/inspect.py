@@ -123,7 +123,7 @@ def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("cost", f"{count(passes['forward'])} forward and {count(passes['backward'])} backward teacher passes"),
     ]
     if described["arithmetic"]:
-        rows.append(("again", f"{_same_bytes(described)}; otherwise it is the same up to rounding"))
+        rows.append(("repeatable", f"to the byte on {_conditions(described)}; otherwise up to rounding"))
     budget = described["time_budget"]
     if budget:
         left = f", ended before its {described['plan']['sets']} sets" if budget["reached"] else ""
@@ -136,12 +136,12 @@ def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _same_bytes(described: dict[str, Any]) -> str:
+def _conditions(described: dict[str, Any]) -> str:
     """What the same command needs to give the same bytes."""
     found, at_once = described["arithmetic"], described["plan"]["at_once"]
     threads = [f"{found['threads']} threads"] if found["threads"] else []
     named = [found["device"], f"torch {found['torch']}", found["precision"], *threads]
-    return f"same bytes on {', '.join(named)}, {at_once} sets at once, {found['rows_per_pass']} rows a pass"
+    return f"{', '.join(named)}, {at_once} sets at once, {found['rows_per_pass']} rows a pass"
 
 
 def _run(described: dict[str, Any]) -> list[tuple[str, str]]:

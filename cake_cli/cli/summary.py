@@ -107,5 +107,8 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         parts.append(f"{config.training.epochs} epochs{baseline}")
     parts.append(f"about {duration(cost.total_seconds)}")
+    budget = config.synthesis.budget_seconds
+    if prepared.bank is None and budget is not None:
+        parts.append(f"at most {duration(budget)} of synthesis")
     parts.append(f"{size(cost.disk)} of disk")
     return ", ".join(parts)

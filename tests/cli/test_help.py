@@ -13,6 +13,7 @@ import pytest
 
 from cake_cli import __version__
 from cake_cli.catalog import STUDENTS
+from cake_cli.config import DEFAULT_SAMPLES
 from cake_cli.settings import defaults, field_types, recipe_names
 from tests.conftest import Outcome
 
@@ -110,7 +111,6 @@ def test_help_lists_the_real_defaults(cake: Callable[..., Outcome], monkeypatch:
     monkeypatch.setenv("COLUMNS", "200")
     help_page = words(cake("distill", "--help").out)
     for key in (
-        "synthesis.samples",
         "synthesis.steps",
         "training.epochs",
         "training.batch_size",
@@ -119,6 +119,7 @@ def test_help_lists_the_real_defaults(cake: Callable[..., Outcome], monkeypatch:
     ):
         assert f"--{key.rpartition('.')[2].replace('_', '-')}" in help_page
         assert f"Default: {defaults()[key]}." in help_page
+    assert f"by default {DEFAULT_SAMPLES}, or what fits into --time-budget" in help_page
 
 
 def test_every_key_is_listed_with_its_default(cake: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
