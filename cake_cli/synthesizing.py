@@ -71,8 +71,8 @@ def synthesize(
                 _finish(bank, course)
                 stage.conclude(_told(bank, _require_health(bank)))
         if ranks.is_first:
-            if run is not None and not ranks.is_alone:
-                _record_shards(run, bank)
+            if not ranks.is_alone:
+                _tell_of_the_others(bank, reporter, run)
             write_copies(bank, prepared.config.synthesis.formats, reporter)
         ranks.barrier()
     return bank if ranks.is_first else SampleBank.open(path)
@@ -216,6 +216,15 @@ def _require_health(bank: SampleBank) -> Health:
             "check --input-range, --mean and --std; --steps 256; or a smaller --set synthesis.tv_weight",
         )
     return health
+
+
+def _tell_of_the_others(bank: SampleBank, reporter: Reporter, run: RunDirectory | None) -> None:
+    """What only this rank can say of all: their figures, and whether their memory ran out."""
+    if run is not None:
+        _record_shards(run, bank)
+    rows, begun = rows_per_pass(bank, 0), bank.arithmetic["rows_per_pass"]
+    if rows < begun:
+        reporter.warn(f"memory ran out on a rank: some shards were made with {rows} samples in a pass, not {begun}")
 
 
 # --- the record ---------------------------------------------------------------------------------------------------

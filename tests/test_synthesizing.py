@@ -301,6 +301,16 @@ def test_rows_are_halved_said_and_recorded(config: Config, tmp_path: Path, short
     assert bank.is_complete
 
 
+def test_the_first_rank_tells_of_the_memory_of_others(
+    config: Config, tmp_path: Path, short_of_memory: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    monkeypatch.setattr("tests.test_synthesizing.SILENT", heard)
+    ended = on_ranks(2, config, tmp_path / "bank")
+    assert isinstance(ended[0], SampleBank)
+    assert heard.warnings[-1].startswith("memory ran out on a rank: some shards were made with 6 samples")
+
+
 def test_it_goes_on_with_the_rows_that_fitted(
     config: Config, tmp_path: Path, short_of_memory: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from cake_cli import pipeline
+from cake_cli.locks import held
 from cake_cli.runs import RunDirectory
+from cake_cli.storage import write_fault
 from cake_cli.synthesis.bank import SampleBank
-from tests.cli.conftest import SYNTHESIS, TINY, record, snapshot, weights
+from tests.cli.conftest import SYNTHESIS, TINY, record, refusal, snapshot, weights
 from tests.conftest import Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
@@ -213,6 +216,63 @@ def test_settings_changed_by_hand(cake: Cake, stopped: Path):
     outcome = cake("resume", stopped)
     assert outcome.code == 4
     assert "begun with other settings" in outcome.err
+
+
+@pytest.fixture
+def half(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bank of one shard, where there should be two."""
+    with monkeypatch.context() as patch:
+        at_shard(1)(patch, interrupt)
+        assert cake("synthesize", mlp_file, *SYNTHESIS, "-o", "bank").code == 130
+    return Path("bank")
+
+
+def test_a_bank_of_another_teacher(cake: Cake, mlp_file: Path, half: Path):
+    save_mlp(mlp_file, seed=1)
+    before = snapshot(half)
+    assert "made from another teacher (teacher.onnx)" in refusal(cake("resume", half), 4)
+    assert snapshot(half) == before
+
+
+def test_a_bank_of_another_version(cake: Cake, half: Path):
+    manifest = half / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    before = snapshot(half)
+    said = refusal(cake("resume", half), 4)
+    assert "bank was written in version 7 of the bank format, this cake reads 1" in said
+    assert snapshot(half) == before
+
+
+def test_a_bank_that_lost_a_shard(cake: Cake, half: Path):
+    (half / "shard-00000.safetensors").unlink()
+    assert "bank has lost its shard shard-00000.safetensors" in refusal(cake("resume", half), 4)
+
+
+def test_a_disk_that_fills_up(cake: Cake, mlp_file: Path, made: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(bank: SampleBank, wave, **keywords):
+        if bank.finished_waves == 1:
+            raise write_fault(bank.path / "shard-00001.safetensors", OSError(errno.ENOSPC, "No space left on device"))
+        return add(bank, wave, **keywords)
+
+    add = SampleBank.add
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleBank, "add", full)
+        said = refusal(cake("synthesize", mlp_file, *SYNTHESIS, "-o", "bank"), 5)
+    assert "no space left on the disk of bank/shard-00001.safetensors" in said
+    assert SampleBank.open(Path("bank")).finished_waves == 1
+    assert cake("resume", "bank").code == 0
+    assert snapshot(Path("bank"))["manifest.json"] == snapshot(made / "bank")["manifest.json"]
+
+
+def test_a_run_that_is_in_use(cake: Cake, distilled: Path):
+    before = snapshot(distilled)
+    with held(distilled):
+        assert "run is in use by process" in refusal(cake("resume", distilled), 4)
+    assert snapshot(distilled) == before
+
+
+def test_the_bank_within_a_run(cake: Cake, distilled: Path):
+    assert "cake resume run" in refusal(cake("resume", distilled / "bank"), 4)
 
 
 @pytest.mark.parametrize("name", ["empty", "nowhere"])

@@ -73,7 +73,8 @@ def test_a_rank_is_killed_and_one_two_or_three_go_on(cake: Cake, tmp_path: Path,
         shutil.copytree(tmp_path / "bank", folder / "bank")
     job = torchrun(2, "-m", "cake_cli", "resume", "bank", folder=folders[2])
     monkeypatch.chdir(folders[1])
-    assert cake("resume", "bank", "-q").out == "bank\n"
+    resumed = cake("resume", "bank", "-q")
+    assert (resumed.code, resumed.out) == (0, "bank\n"), resumed.err
     assert on_ranks(3, folders[3], ["resume", "bank"]) == [0, 0, 0]
     said = [(folders[3] / f"said-{rank}").read_text() for rank in range(3)]
     assert ("ok synthesis  240 samples" in said[0], said[1:]) == (True, ["", ""])
