@@ -69,6 +69,7 @@ def synthesize(prepared: Prepared, path: Path, reporter: Reporter, run: RunDirec
         _require_health(bank)
         health = _require_samples(bank)
         stage.conclude(f"{len(bank):,} samples   {health.describe(aimed=settings.method not in LABELLED_ONLY)}")
+    reporter.note(f"   {health.describe_labels()}")
     reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
     return bank
 
