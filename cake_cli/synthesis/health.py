@@ -121,9 +121,12 @@ class Health:
         return f"{least:,} to {most:,} in each of {len(labels)}" + (f", none in {empty:,}" if empty else "")
 
     def describe(self, *, aimed: bool) -> str:
-        """``on target 72.7%   confidence 0.81   ...``, in one line; `aimed` if there were targets."""
-        parts = [f"on target {self.on_target:.1%}"] if aimed else []
-        parts += [f"balance {self.balance:.2f}", f"confidence {self.confidence:.2f}", f"entropy {self.entropy:.2f}"]
+        """``on target 72.7%   balance 0.97``; `aimed` if there were targets."""
+        return f"{f'on target {self.on_target:.1%}   ' if aimed else ''}balance {self.balance:.2f}"
+
+    def describe_labels(self) -> str:
+        """``confidence 0.76   entropy 0.71   saturated 0.1%   dead 0.0%``, as far as it is known."""
+        parts = [f"confidence {self.confidence:.2f}", f"entropy {self.entropy:.2f}"]
         parts += [] if self.saturated is None else [f"saturated {self.saturated:.1%}"]
         parts += [] if self.dead is None else [f"dead {self.dead:.1%}"]
         parts += [f"redrawn {self.redrawn:,}"] if self.redrawn else []

@@ -47,11 +47,12 @@ def test_old_manifests_are_read() -> None:
     assert Health(**old).saturated is None
 
 
-def test_the_line_says_what_is_known() -> None:
+def test_the_lines_say_what_is_known() -> None:
     known = Health(10, 0.5, 0.75, 0.25, (5, 5), 0.1, 0.2, 3)
-    said = "on target 50.0%   balance 1.00   confidence 0.75   entropy 0.25   saturated 10.0%   dead 20.0%   redrawn 3"
-    assert known.describe(aimed=True) == said
-    assert health((5, 5)).describe(aimed=False) == "balance 1.00   confidence 0.50   entropy 0.50"
+    assert known.describe(aimed=True) == "on target 50.0%   balance 1.00"
+    assert known.describe(aimed=False) == "balance 1.00"
+    assert known.describe_labels() == "confidence 0.75   entropy 0.25   saturated 10.0%   dead 20.0%   redrawn 3"
+    assert health((5, 5)).describe_labels() == "confidence 0.50   entropy 0.50"
 
 
 def test_a_collapse_is_refused_at_the_end() -> None:
