@@ -265,6 +265,7 @@ def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings
             raise ModelFileError(
                 f"the file's cake.input metadata is damaged: {fault}", "give --mean and --std"
             ) from fault
-        if stated.shape == shape or (len(stated.shape) == len(shape) == 3 and stated.channels == shape[0]):
+        image = len(stated.shape) == len(shape) == 3
+        if stated.shape == shape or (image and {len(stated.mean), len(stated.std)} <= {1, shape[0]}):
             return replace(stated, shape=shape, source=metadata.get(NAME_SOURCE, "the file's metadata"))
     return InputSpec(shape, range=default_range, source="assumed: the file takes values of about N(0, 1) as they are")
