@@ -159,6 +159,15 @@ class LogOf(nn.Module):
         return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
+class LogitOf(nn.Module):
+    """The probability of the second of two classes to its logit; zero and one stay finite."""
+
+    def forward(self, probability: Tensor) -> Tensor:
+        """(N, 1) to (N, 1)."""
+        tiny = torch.finfo(probability.dtype).tiny
+        return probability.clamp_min(tiny).log() - (1 - probability).clamp_min(tiny).log()
+
+
 class TwoClasses(nn.Module):
     """One logit of a binary classifier, (N, 1), to two: zero for the first class, it for the second."""
 

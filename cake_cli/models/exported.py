@@ -20,6 +20,7 @@ from cake_cli.spec import format_shape
 
 _TRAINING_FLAG = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "batch_norm": 5}
 """Position of the argument that an export in training mode fixes as true."""
+_RESHAPES = {"view", "reshape", "squeeze", "unsqueeze", "flatten", "contiguous", "clone", "_unsafe_view"}
 _TAILS: dict[str, OutputKind] = {
     "softmax": "probs",
     "_softmax": "probs",
@@ -110,15 +111,19 @@ class Exported(nn.Module):
 
 
 def _load(path: Path) -> torch.export.ExportedProgram:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    log = torch.export.log  # tells of older forms on the terminal, with a traceback
+    silent, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.export.load(path)
-        except Exception as fault:  # a damaged package fails in any way
-            raise ModelFileError(
-                f"{path} cannot be loaded as a torch.export package: {last_line(fault)}",
-                "export it again with this version of torch",
-            ) from fault
+    except Exception as fault:  # a damaged package fails in any way
+        raise ModelFileError(
+            f"{path} cannot be loaded as a torch.export package: {last_line(fault)}",
+            "export it again with this version of torch: torch.export.save(torch.export.export(model, args), FILE)",
+        ) from fault
+    finally:
+        log.disabled = silent
 
 
 def _input(path: Path, program: torch.export.ExportedProgram) -> tuple[int | str, ...]:
@@ -127,7 +132,10 @@ def _input(path: Path, program: torch.export.ExportedProgram) -> tuple[int | str
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     if len(tensors) != 1 or len(inputs) != 1:
-        raise ModelFileError(f"{path} takes {len(inputs)} inputs, not one tensor", "use a classifier")
+        raise ModelFileError(
+            f"{path} takes {len(inputs)} inputs, a teacher takes one tensor",
+            "wrap it in a module that holds the others: file.py:function, a function that returns it",
+        )
     return tuple(size if isinstance(size, int) else str(size) for size in tensors[0].shape)
 
 
@@ -159,14 +167,19 @@ def _undo_training(graph: torch.fx.Graph) -> list[str]:
 
 
 def _take_off_tail(graph: torch.fx.Graph) -> OutputKind:
-    """Lets the graph return what goes into its final softmax, log-softmax or sigmoid, if it has one output."""
-    end = next(node for node in graph.nodes if node.op == "output")
-    returned: Any = end.args[0]
+    """Lets the graph return what goes into its final softmax, log-softmax or sigmoid, if it has one output.
+
+    Operators that only change the shape may stand after it.
+    """
+    reader = next(node for node in graph.nodes if node.op == "output")
+    returned: Any = reader.args[0]
     last = returned[0] if isinstance(returned, (tuple, list)) and len(returned) == 1 else returned
+    while _operator(last) in _RESHAPES:
+        reader, last = last, last.args[0]
     kind = _TAILS.get(_operator(last))
     if kind is None:
         return "logits"
-    end.args = ((last.args[0],) if last is not returned else last.args[0],)
+    reader.replace_input_with(last, last.args[0])
     if not last.users:
         graph.erase_node(last)
     return kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,10 @@ from cake_cli.spec import format_shape
 
 USUAL_SIDES = (28, 32, 64, 96, 128, 224, 256)
 """Image sizes that are tried to tell the user which ones a module runs on."""
+OTHER_SIDES = (*(48, 50, 100, 40, 56, 80, 112, 150, 160, 192, 200, 180, 227, 240, 299, 300, 320, 384, 400, 448, 512),)
+"""Those that are tried where none of the usual ones runs."""
+SEARCH_SECONDS = 2.0
+"""How long sizes are tried."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,14 @@ def _attempt(module: nn.Module, form: tuple[int, ...], count: int, output: str |
             f"the output is of type {str(scores.dtype).removeprefix('torch.')}: labels, which have no gradient",
             "use the model from before its argmax",
         )
+    if (
+        scores.dim() != 2
+        and count
+        and scores.shape[:1] == (count,)
+        and scores.numel() == count * max(scores.shape[1:], default=1)
+    ):
+        chosen = OneVector(chosen)
+        scores = scores.reshape(count, -1)
     if not (scores.dim() == 1 and count == 0) and (scores.dim() != 2 or scores.shape[0] != max(count, 1)):
         raise ModelFileError(
             f"the output for {max(count, 1)} inputs of {format_shape(form)} has shape {tuple(scores.shape)}, "
@@ -153,6 +166,19 @@ class PlainMemory(nn.Module):
         return self
 
 
+class OneVector(nn.Module):
+    """Scores (N, K, 1, 1) or (N,) as (N, K)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, *shape) to (N, K)."""
+        scores: Tensor = self.module(rows)
+        return scores.reshape(scores.shape[0], -1)
+
+
 class Flat(nn.Module):
     """The scores (1, K) of one row as (K,)."""
 
@@ -166,16 +192,25 @@ class Flat(nn.Module):
         return scores.reshape(-1)
 
 
-def sides_that_run(module: nn.Module, channels: int) -> list[int]:
-    """Which of `USUAL_SIDES` the module maps to one row of scores, as squares of (channels, side, side)."""
-    runs = []
-    for side in USUAL_SIDES:
+def sides_that_run(module: nn.Module, channels: int) -> tuple[list[int], bool]:
+    """Which image sizes the module maps to one row of scores, as squares of (channels, side, side).
+
+    Returns:
+        Those of `USUAL_SIDES`, or the first of `OTHER_SIDES`; and whether all were tried in the time that there is.
+    """
+    runs: list[int] = []
+    start = time.monotonic()
+    for side in (*USUAL_SIDES, *OTHER_SIDES):
+        if runs and side in OTHER_SIDES:
+            break
+        if time.monotonic() - start > SEARCH_SECONDS:
+            return runs, False
         try:
             find_layout(module, [((channels, side, side), 1)])
         except CakeError:
             continue
         runs.append(side)
-    return runs
+    return runs, True
 
 
 def last_line(fault: BaseException) -> str:

@@ -15,8 +15,10 @@ from torch import nn
 
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, UsageError
-from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogOf, TwoClasses
+from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogitOf, LogOf, TwoClasses
+from cake_cli.models.doubts import refuse_no_scores, refuse_other_tasks
 from cake_cli.models.formats import ModelFile, sniff
+from cake_cli.models.labels import class_names, ultralytics_task
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.models.source import open_source, read_source
 from cake_cli.models.verify import (
@@ -144,12 +146,14 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         ModelFileError: if the model does not behave as a classifier.
         UsageError: if the settings contradict the model.
     """
+    refuse_other_tasks(opened)
     spec, layout = input_spec(opened, settings)
     before: list[nn.Module] = [Denormalise(spec)] if spec.expects == "raw" and not spec.is_identity else []
     before += [layout] if layout is not None else []
     started = time.perf_counter()
     measured = measure_rows(opened, nn.Sequential(*before)(probe_rows(spec.shape, 3)))
     after, kind = _towards_logits(opened, measured, settings)
+    refuse_no_scores(opened, measured.outputs, kind, settings)
     module = nn.Sequential(*before, measured.module, *after) if before or after else measured.module
     module = module.eval().requires_grad_(False)
     classes = max(measured.outputs.shape[1], 2)
@@ -160,7 +164,7 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         module=module,
         spec=spec,
         classes=classes,
-        class_names=_class_names(opened, classes),
+        class_names=class_names(opened.metadata, classes),
         name=name,
         sha256=digest,
         output_kind=kind,
@@ -180,8 +184,9 @@ def _towards_logits(
     after: list[nn.Module] = []
     hidden = settings.outputs == "auto" and kind == "logits" and looks_like_probabilities(measured.outputs)
     if hidden or (settings.outputs == "probs" and opened.output_kind == "logits"):
-        after.append(LogOf())
-        kind = "probs"
+        single = measured.outputs.shape[1] == 1
+        after.append(LogitOf() if single else LogOf())
+        kind = "sigmoid" if single else "probs"
     if measured.outputs.shape[1] == 1:
         if kind not in ("sigmoid", "logits"):
             raise ModelFileError(
@@ -224,29 +229,35 @@ def _stated_shape(metadata: Mapping[str, str]) -> tuple[int, ...] | None:
 
 def _our_shape(file_shape: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
     """(C, H, W) or (D,), and whether the file has channels last."""
-    if len(file_shape) == 3:
+    if len(file_shape) == 3 and sorted(file_shape)[1] > 1:
         first, second, last = file_shape
         if last in (1, 3, 4) and first not in (1, 3, 4):
             return (last, first, second), True
         return file_shape, False
     if len(file_shape) == 2 and min(file_shape) > 1:
         return (1, *file_shape), False
-    if len(file_shape) == 1 or sorted(file_shape)[-2] == 1:
+    if math.prod(file_shape) == max(file_shape):  # all but one axis have one place
         return (math.prod(file_shape),), False
+    sizes = tuple(size for size in file_shape if size != 1)
+    if len(sizes) <= 3:
+        return _our_shape(sizes)
     raise ModelFileError(
-        f"the input has shape {format_shape(file_shape)}: neither an image nor a vector",
-        "--input-shape C,H,W, if it is one in another form",
+        f"a row of the input has shape {format_shape(file_shape)}: neither an image nor a vector",
+        "give a classifier of images or vectors",
     )
 
 
 def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings: TeacherConfig) -> InputSpec:
     bounds = None if settings.input_range is None else (settings.input_range[0], settings.input_range[1])
+    origin = "--input-range"
+    if bounds is None and ultralytics_task(metadata) == "classify":
+        bounds, origin = (0.0, 1.0), "Ultralytics' exports take values of 0 to 1"
     default_range = (0.0, 1.0) if len(shape) == 3 else None
     if settings.mean is not None and settings.std is not None:
         return InputSpec(shape, settings.mean, settings.std, bounds or default_range, source="--mean and --std")
     if bounds is not None:
         middle, spread = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / math.sqrt(12)
-        return InputSpec(shape, (middle,), (spread,), bounds, expects="raw", source="--input-range")
+        return InputSpec(shape, (middle,), (spread,), bounds, expects="raw", source=origin)
     if "cake.input" in metadata:
         try:
             stated = InputSpec.from_json(json.loads(metadata["cake.input"]))
@@ -254,16 +265,7 @@ def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings
             raise ModelFileError(
                 f"the file's cake.input metadata is damaged: {fault}", "give --mean and --std"
             ) from fault
-        if stated.shape == shape or (len(stated.shape) == len(shape) == 3 and stated.channels == shape[0]):
+        image = len(stated.shape) == len(shape) == 3
+        if stated.shape == shape or (image and {len(stated.mean), len(stated.std)} <= {1, shape[0]}):
             return replace(stated, shape=shape, source=metadata.get(NAME_SOURCE, "the file's metadata"))
     return InputSpec(shape, range=default_range, source="assumed: the file takes values of about N(0, 1) as they are")
-
-
-def _class_names(opened: OpenedModel, classes: int) -> tuple[str, ...] | None:
-    try:
-        names = json.loads(opened.metadata.get("cake.class_names", "null"))
-    except ValueError:
-        return None
-    if not isinstance(names, list) or len(names) != classes:
-        return None
-    return tuple(str(name) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from onnx import ModelProto, TensorProto
 
 from cake_cli.errors import ModelFileError
 from cake_cli.models.onnx.conversion import ORDER, ConversionFailed, Converter, convert
-from cake_cli.models.onnx.facts import read_facts
+from cake_cli.models.onnx.facts import read_facts, read_labels
 from cake_cli.models.onnx.finite import refuse_non_finite
 from cake_cli.models.onnx.interpreter import GraphError, UnsupportedOperator
 from cake_cli.models.onnx.opinion import Forms, SecondOpinion
@@ -91,7 +92,7 @@ def open_onnx(
         converter=way,
         facts=facts,
         mends=tuple(mends),
-        metadata=_metadata(original, scaling),
+        metadata=_metadata(original, scaling, rows.shape),
         fixed_batch=settled.module.fixed,
         has_batch_axis=rows.has_batch,
         reference=None if opinion is None else _reference(opinion, by_class),
@@ -108,10 +109,12 @@ def _cut_down(original: ModelProto, output: str | None) -> tuple[ModelProto, lis
     return graph, mends, name
 
 
-def _metadata(original: ModelProto, scaling: Scaling | None) -> dict[str, str]:
+def _metadata(original: ModelProto, scaling: Scaling | None, shape: tuple[int, ...]) -> dict[str, str]:
     """What the file says of itself, and the scale of its input where only the graph tells it."""
-    stated = {entry.key: entry.value for entry in original.metadata_props}
-    return stated if scaling is None or "cake.input" in stated else scaling.metadata() | stated
+    labels = read_labels(original)
+    stated = {} if labels is None else {"cake.class_names": json.dumps(labels)}
+    stated |= {entry.key: entry.value for entry in original.metadata_props}
+    return stated if scaling is None or "cake.input" in stated else scaling.metadata(shape) | stated
 
 
 def _reference(opinion: SecondOpinion, by_class: ByClass | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -134,7 +137,7 @@ def _convert(
     fixed: tuple[Settled, Converter, list[str]] | None = None
     faults: list[Exception] = []
     for way in ways:
-        for free in (False, True):
+        for free in (True, False) if rows.is_large else (False, True):
             copy = _copy(graph) if free else graph
             mend = unbake_batch(copy, rows) if free else None
             if free and mend is None:

@@ -51,7 +51,8 @@ class FileRuntime:
         for name, make in _sessions(models, outputs):
             try:
                 self.name, self.session = name, make()
-                self(np.zeros((rows.declared or 1, *rows.shape), dtype=np.float32))
+                if not rows.is_large:
+                    self(np.zeros((rows.declared or 1, *rows.shape), dtype=np.float32))
             except Exception as fault:  # runtimes raise many kinds; the next one gets its turn
                 first = first or fault
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -14,6 +15,8 @@ from cake_cli.spec import format_shape
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 BYTES = frozenset({TensorProto.UINT8, TensorProto.INT8})
 LABEL_NAMES = ("label", "target", "y_true", "ground_truth", "y_:", "y:")
+
+LARGE_BATCH = 64
 
 Dims = tuple[int | str, ...]
 """Sizes; a name stands for one that the file leaves open."""
@@ -75,15 +78,54 @@ def choose_output(model: ModelProto, wanted: str | None) -> str:
             f"the model only gives labels or integers ({_listed(ports)}): no gradient exists",
             "export the model so that it returns its scores, before the ArgMax",
         )
-    scores = [port for port in floats if port.dims is None or _could_be_scores(port.dims)] or floats
+    if len(floats) == 1:
+        return floats[0].name
+    scores = [port for port in floats if port.dims is None or _could_be_scores(port.dims)]
+    if not scores:
+        raise ModelFileError(
+            f"no output is (batch, classes): {_listed(floats)}; no classifier "
+            "(a detector, a segmentation or a decoder has such outputs)",
+            "give a classifier, which returns one row of scores for each input",
+        )
+    if len(scores) > 1:  # one number a row is a state, a value or a label beside scores
+        scores = [port for port in scores if port.dims is None or len(port.dims) > 1] or scores
     if len(scores) > 1:
         scores = [port for port in scores if _rests_on(model, port.name, {other.name for other in scores})] or scores
     if len(scores) > 1:
+        _refuse_several_inputs(model, [port.name for port in scores])
         raise ModelFileError(
             f"the model has several outputs that could be the scores: {_listed(scores)}",
-            f"--output {scores[0].name}",
+            f"--output {shlex.quote(scores[0].name)}",
         )
     return scores[0].name
+
+
+def _refuse_several_inputs(model: ModelProto, names: list[str]) -> None:
+    """Refuses a model of several inputs, where each of the outputs needs more than one of them.
+
+    Raises:
+        ModelFileError: naming the inputs.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    ports = [Port.of(value) for value in model.graph.input if value.name not in weights]
+    if len(ports) > 1 and all(len(_needs(model, name) & {port.name for port in ports}) > 1 for name in names):
+        raise _several_inputs(ports)
+
+
+def _several_inputs(ports: list[Port]) -> ModelFileError:
+    return ModelFileError(
+        f"the model takes {len(ports)} inputs, a teacher takes one: {_listed(ports)}",
+        "export it with one input, the others as constants inside",
+    )
+
+
+def _needs(model: ModelProto, name: str) -> set[str]:
+    """Every value that a value is computed from."""
+    needed = {name}
+    for node in reversed(list(model.graph.node)):
+        if needed.intersection(node.output):
+            needed |= reads(node)
+    return needed
 
 
 def _could_be_scores(dims: Dims) -> bool:
@@ -92,11 +134,7 @@ def _could_be_scores(dims: Dims) -> bool:
 
 def _rests_on(model: ModelProto, name: str, others: set[str]) -> bool:
     """Whether an output is computed from all the others: features, or scores before the softmax."""
-    needed = {name}
-    for node in reversed(list(model.graph.node)):
-        if needed.intersection(node.output):
-            needed |= reads(node)
-    return others <= needed
+    return others <= _needs(model, name)
 
 
 def choose_input(model: ModelProto) -> Port:
@@ -111,7 +149,9 @@ def choose_input(model: ModelProto) -> Port:
     ports = [Port.of(value) for value in model.graph.input]
     output = Port.of(model.graph.output[0])
     if not ports:
-        raise ModelFileError("the output of the model does not depend on any input", "--output with another output")
+        raise ModelFileError(
+            f"the output {output.name!r} of the model does not depend on any input", "--output with the name of another"
+        )
     if len(ports) > 1:
         labels = [port for port in ports if any(mark in port.name.lower() for mark in LABEL_NAMES)]
         if labels or output.dims == ():
@@ -121,10 +161,7 @@ def choose_input(model: ModelProto) -> Port:
                 f"and it returns {output}",
                 "export the inference model, which takes one input and returns scores",
             )
-        raise ModelFileError(
-            f"the model takes {len(ports)} inputs, a teacher takes one: {_listed(ports)}",
-            "export it with one input, the others as constants inside",
-        )
+        raise _several_inputs(ports)
     port = ports[0]
     if not port.is_float and port.kind not in BYTES:
         raise ModelFileError(
@@ -149,6 +186,11 @@ class Rows:
     """The batch size that the file declares; None where it leaves it open."""
     scaling: Scaling | None = None
     """The scale of the input, where the graph begins with a standardisation."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the file declares so large a batch that running it takes long: it is run once, as it is."""
+        return (self.declared or 1) > LARGE_BATCH
 
 
 def read_rows(port: Port, output: Port, given: tuple[int, ...] | None) -> Rows:

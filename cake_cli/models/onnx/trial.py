@@ -155,6 +155,10 @@ class Trial:
 
     def _settle(self, body: nn.Module) -> Settled:
         size = self.rows.declared or 1
+        if self.rows.is_large and self.witnesses:
+            few = self._settle_on_few(body)
+            if few is not None:
+                return few
         first = self.probe[:size] if self.rows.has_batch else self.probe[0]
         raw = run_module(body, first)
         if self.rows.has_batch:
@@ -166,6 +170,21 @@ class Trial:
         difference = self._compare(module, module.as_logits(found), ends, slice(0, size))
         settled = Settled(module, ends, difference)
         return self._free(settled, found, size) if self.rows.has_batch else settled
+
+    def _settle_on_few(self, body: nn.Module) -> Settled | None:
+        """The same on three rows, where the batch that the file declares is large; None if it needs that batch."""
+        try:
+            raw = run_module(body, self.probe[:3])
+        except Exception:  # whatever operator meets the batch that the file fixed
+            return None
+        if raw.ndim == 0 or len(raw) != 3:
+            return None
+        check_shape(raw.shape)
+        found = raw.reshape(3, -1)
+        ends = self._guessed(found)
+        remains: OutputKind = "probs" if ends == "probs" and self.kind == "logits" else "logits"
+        module = OnnxClassifier(body, kind=remains, has_batch=True)
+        return Settled(module, ends, self._compare(module.as_logits(found), ends, slice(0, 3)))
 
     def _guessed(self, found: np.ndarray) -> OutputKind:
         """The kind of the file's output, from its values where the graph does not show it."""

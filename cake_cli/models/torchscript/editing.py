@@ -15,6 +15,7 @@ _TAILS: dict[str, OutputKind] = {
     "aten::log_softmax": "log-probs",
     "aten::sigmoid": "sigmoid",
 }
+_RESHAPES = {f"aten::{name}" for name in ("view", "reshape", "squeeze", "unsqueeze", "flatten", "contiguous", "detach")}
 _TRAINING_FLAG = {"aten::dropout": 2, "aten::feature_dropout": 2, "aten::alpha_dropout": 2, "aten::batch_norm": 5}
 """Position of the argument that a trace in training mode bakes in as true."""
 
@@ -66,24 +67,32 @@ def _constant(graph: Any, before: Any, value: object) -> Any:
 def take_off_tail(module: torch.jit.ScriptModule) -> OutputKind:
     """Makes the module return what goes into its final softmax, log-softmax or sigmoid.
 
-    Follows the output through submodules; leaves the module alone where it ends in anything else.
+    Follows the output through submodules, and through operators that only change its shape; leaves the module
+    alone where it ends in anything else.
     """
-    graph, part = module.graph, module
-    while True:
-        outputs = list(graph.outputs())
-        if len(outputs) != 1:
-            return "logits"
-        node = outputs[0].node()
+    graph, part, reader = module.graph, module, None
+    outputs = list(graph.outputs())
+    while len(outputs) == 1:
+        value = outputs[0] if reader is None else reader.inputsAt(0)
+        node = value.node()
         kind, position = _tail(node)
         if kind is not None:
             entered = node.inputsAt(position)
-            graph.eraseOutput(0)
-            graph.registerOutput(entered)
+            if reader is not None:
+                reader.replaceInput(0, entered)
+            else:
+                graph.eraseOutput(0)
+                graph.registerOutput(entered)
             return kind
+        if node.kind() in _RESHAPES:
+            reader = node
+            continue
         inner = _called(part, node)
         if inner is None:
             return "logits"
-        graph, part = inner.graph, inner
+        graph, part, reader = inner.graph, inner, None
+        outputs = list(graph.outputs())
+    return "logits"
 
 
 def _tail(node: Any) -> tuple[OutputKind | None, int]:

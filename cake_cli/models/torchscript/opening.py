@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from cake_cli.models.layouts import (
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.models.torchscript.attention import FUSED, give_derivatives
 from cake_cli.models.torchscript.editing import set_device, take_off_tail, undo_training
-from cake_cli.models.torchscript.scanning import every_node, scan_archive, scan_graph
+from cake_cli.models.torchscript.scanning import every_node, scan_archive, scan_graph, takes_indices
 
 TAIL_TOLERANCE = 1e-4
+LARGEST_EXTRA = 2**20
+"""Bytes of a text beside the program that is still read."""
 _UNDO: dict[OutputKind, Callable[[Tensor], Tensor]] = {
     "probs": lambda scores: scores.softmax(-1),
     "log-probs": lambda scores: scores.log_softmax(-1),
@@ -55,11 +57,13 @@ def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
     require_sound_archive(path)
     scan_archive(path)
     module, mends = _load(path, torch.device("cpu"))
+    _require_one_input(path, module)
     scan_graph(path, module)
-    forward: Any = module.forward
-    names = [argument.name for argument in forward.schema.arguments[1:] if not argument.has_default_value()]
-    if len(names) != 1:
-        raise ModelFileError(f"{path} takes {len(names)} inputs ({', '.join(names)}), not one", "use a classifier")
+    if takes_indices(module.inlined_graph):
+        raise ModelFileError(
+            f"{path} looks its input up in a table of embeddings: it takes words or categories, not numbers",
+            "give a classifier of images or vectors",
+        )
     if FUSED & {node.kind() for node in every_node(module.inlined_graph)}:
         give_derivatives()
         mends.append("fused attention, which has no derivative, is computed by plain operators")
@@ -80,10 +84,36 @@ def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
         converter="torchscript",
         facts=facts,
         mends=tuple(mends),
-        metadata=read_attached(path),
+        metadata=read_extra(path) | read_attached(path),
         fixed_batch=layout.fixed_batch,
         has_batch_axis=layout.has_batch_axis,
     )
+
+
+def _require_one_input(path: Path, module: torch.jit.ScriptModule) -> None:
+    compiled: Any = module._c
+    methods = compiled._method_names()
+    if "forward" not in methods:
+        raise ModelFileError(
+            f"{path} has no forward method" + (f", only {', '.join(methods)}" if methods else ""),
+            "save a module whose forward takes rows and returns scores: torch.jit.save(torch.jit.script(model), FILE)",
+        )
+    forward: Any = module.forward
+    arguments = forward.schema.arguments[1:]
+    names = [argument.name for argument in arguments if not argument.has_default_value()]
+    if len(names) != 1:
+        raise ModelFileError(
+            f"{path} takes {len(names)} inputs ({', '.join(names)}), a teacher takes one"
+            if names
+            else f"{path} takes no input",
+            "wrap it in a module that holds the others: file.py:function, a function that returns it",
+        )
+    kind = next(str(argument.type) for argument in arguments if argument.name == names[0])
+    if kind not in ("Tensor", "Optional[Tensor]"):
+        raise ModelFileError(
+            f"{path} takes {kind} ({names[0]}), not a tensor of rows",
+            "wrap it in a module that takes a tensor: file.py:function, a function that returns it",
+        )
 
 
 class Scripted(nn.Module):
@@ -152,7 +182,7 @@ def _layout(path: Path, module: torch.jit.ScriptModule, settings: TeacherConfig)
     example = traced_shape(path)
     if example:
         return find_layout(whole, traced_attempts(example), output=settings.output), "the example it was traced with"
-    first = next((tensor for tensor in module.state_dict().values() if tensor.dim() in (2, 4)), None)
+    first = next((tensor for tensor in _weights(module) if tensor.dim() in (2, 3, 4)), None)
     if first is not None and first.dim() == 2:
         try:
             found = find_layout(whole, attempts((first.shape[1],)), output=settings.output)
@@ -163,17 +193,31 @@ def _layout(path: Path, module: torch.jit.ScriptModule, settings: TeacherConfig)
     raise _shapeless(path, whole, first)
 
 
+def _weights(module: torch.jit.ScriptModule) -> Iterator[Tensor]:
+    """The weights of a module; of a frozen one, which has none of its own, those that its graph uses, in order."""
+    yield from module.state_dict().values()
+    for node in every_node(module.inlined_graph):
+        for value in node.inputs():
+            if value.node().kind() == "prim::Constant" and isinstance(value.toIValue(), Tensor):
+                yield value.toIValue()
+
+
 def _shapeless(path: Path, module: nn.Module, first: Tensor | None) -> ModelFileError:
     """What can be said of an input whose shape is not stated: channels, and the sizes that run."""
     told = f"{path} does not state the shape of its input"
     if first is None or first.dim() != 4:
-        return ModelFileError(told, "--input-shape C,H,W or D, as it was trained")
+        kind = "" if first is None or first.dim() == 2 else "; its first layer is a convolution along one axis"
+        return ModelFileError(
+            told + kind, "--input-shape 3,224,224, or as it was trained: C,H,W for images, D for vectors"
+        )
     channels = first.shape[1]
-    sides = sides_that_run(module, channels)
-    runs = f", and of the usual sizes it runs on {', '.join(map(str, sides))} pixels" if sides else ""
+    sides, all_tried = sides_that_run(module, channels)
+    runs = f", and of the sizes tried it runs on {', '.join(map(str, sides))} pixels" if sides else ""
+    if not sides:
+        runs = ", and it runs on none of the sizes of square images that were tried" if all_tried else ""
     side = sides[0] if len(sides) == 1 else None
     return ModelFileError(
-        f"{told}; its first convolution takes {channels} channels{runs}",
+        f"{told}; its first convolution takes {channels} channel{'' if channels == 1 else 's'}{runs}",
         f"--input-shape {channels},{side or 'H'},{side or 'W'}"
         + ("" if side else " with the size that it was trained on"),
     )
@@ -189,8 +233,23 @@ def _kind(path: Path, module: torch.jit.ScriptModule, layout: Layout) -> OutputK
         return kind
     rows = probe(layout.shape, layout.tried)
     with torch.no_grad():
-        same = torch.allclose(_UNDO[kind](bare(rows)), module(rows), atol=TAIL_TOLERANCE)
+        scores, ends = (made.reshape(max(layout.tried, 1), -1) for made in (bare(rows), module(rows)))
+        same = torch.allclose(_UNDO[kind](scores), ends, atol=TAIL_TOLERANCE)
     return kind if same else "logits"
+
+
+def read_extra(path: Path) -> dict[str, str]:
+    """The texts that a file carries beside its program, from ``torch.jit.save(..., _extra_files=...)``."""
+    reader: Any = torch._C.PyTorchFileReader(str(path))
+    found = {}
+    for record in reader.get_all_records():
+        folder, _, name = str(record).partition("/")
+        if folder != "extra" or not name:
+            continue
+        content = bytes(reader.get_record(str(record)))
+        if len(content) <= LARGEST_EXTRA:
+            found[name] = content.decode("utf-8", "replace")
+    return found
 
 
 def traced_shape(path: Path) -> tuple[int, ...] | None:

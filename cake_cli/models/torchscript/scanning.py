@@ -72,6 +72,25 @@ def scan_graph(path: Path, module: torch.jit.ScriptModule) -> None:
             raise _optimised(path, kind)
 
 
+_PASSES_ON = {"aten::to", "aten::_cast_Long", "aten::_cast_Int", "aten::type_as", "aten::contiguous", "aten::detach"}
+_PASSES_ON |= {"aten::view", "aten::reshape", "aten::unsqueeze", "aten::squeeze", "aten::flatten", "aten::t"}
+"""Operators that a looked-up index is still an index after."""
+
+
+def takes_indices(graph: Any) -> bool:
+    """Whether the input of a graph is looked up in a table of embeddings: words, not numbers."""
+    inputs = {value.debugName() for value in graph.inputs()}
+    for node in every_node(graph):
+        if node.kind() not in ("aten::embedding", "aten::embedding_bag"):
+            continue
+        value = node.inputsAt(1)
+        while value.debugName() not in inputs and value.node().kind() in _PASSES_ON:
+            value = value.node().inputsAt(0)
+        if value.debugName() in inputs:
+            return True
+    return False
+
+
 def every_node(graph: Any) -> Iterator[Any]:
     """The nodes of a TorchScript graph, of its blocks, and of the graphs that nodes carry."""
     pending = deque([graph])

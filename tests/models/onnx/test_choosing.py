@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.onnx import open_onnx
@@ -157,3 +157,38 @@ def test_bytes_as_input_become_floats(tmp_path):
     opened = open_onnx(save(proto, tmp_path))
     x = torch.full((2, 4), 7.5, requires_grad=True)
     assert torch.autograd.grad(opened.module(x).sum(), x)[0].abs().sum() > 0
+
+
+def test_one_number_a_row_beside_scores_is_left_alone(tmp_path):
+    outputs = [port("state", ["batch"]), port("y", ["batch", 3])]
+    proto = linear(end=[node("Relu", "z", "y"), node("ReduceMax", "z", "state", axes=[1], keepdims=0)], outputs=outputs)
+    assert open_onnx(save(proto, tmp_path)).facts["scores"] == "y"
+
+
+def test_several_outputs_that_cannot_be_scores_ask_for_no_flag(tmp_path):
+    shapes = {"a": [-1, 3, 1], "b": [1, -1, 3]}
+    nodes = [node("Reshape", "z a_shape", "a"), node("Reshape", "z b_shape", "b")]
+    proto = linear(end=nodes, outputs=[port("a", ["batch", 3, 2]), port("b", [1, "batch", 3])])
+    for name, shape in shapes.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(shape), f"{name}_shape"))
+    fault = refused(proto, tmp_path)
+    assert "no output is (batch, classes): a (batchx3x2 float32), b (1xbatchx3 float32)" in fault.what
+    assert "--output" not in fault.fix
+
+
+def test_several_inputs_are_told_before_several_outputs(tmp_path):
+    outputs = [port("a", ["n", 3]), port("b", ["n", 3])]
+    nodes = [node("Add", "z other", "a"), node("Sub", "z other", "b")]
+    proto = linear(end=nodes, inputs=[port("x", ["n", 4]), port("other", ["n", 3])], outputs=outputs)
+    assert "takes 2 inputs" in refused(proto, tmp_path).what
+
+
+@pytest.mark.parametrize("baked", [False, True])
+def test_a_large_declared_batch_is_run_on_few_rows(tmp_path, baked):
+    nodes = [node("Reshape", "z shape", "y")] if baked else [node("Relu", "z", "y")]
+    proto = linear(end=nodes, inputs=[port("x", [500, 4])], outputs=[port("y", [500, 3])])
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([500, 3]), "shape"))
+    opened = open_onnx(save(proto, tmp_path))
+    assert opened.fixed_batch is None
+    assert opened.module(torch.zeros(2, 4)).shape == (2, 3)
+    assert "difference" in opened.facts["compared"]

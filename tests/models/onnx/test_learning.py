@@ -5,8 +5,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from cake_cli.models.loading import load_classifier
 from cake_cli.models.onnx import open_onnx
-from tests.models.onnx.files import INT64, draw, model, node, port, save
+from tests.models.onnx.files import INT64, draw, linear, model, node, port, save
 
 ML = "ai.onnx.ml"
 
@@ -113,3 +114,14 @@ def test_nan_that_a_graph_leaves_out_is_no_gradient(tmp_path):
     assert slope.isfinite().all()
     assert (slope[0, :2] == 0).all()
     assert (slope[0, 2:] != 0).all()
+
+
+@pytest.mark.parametrize(("labels", "names"), [
+    ({"classlabels_strings": ["setosa", "versicolor", "virginica"]}, ("setosa", "versicolor", "virginica")),
+    ({"classlabels_int64s": [3, 5, 8]}, ("3", "5", "8")),
+    ({"classlabels_int64s": [0, 1, 2]}, None),
+])  # fmt: skip
+def test_names_of_classes_are_read(tmp_path, labels, names):
+    nodes = [node("Softmax", "z", "p", axis=1), node("ZipMap", "p", "map", ML, **labels)]
+    proto = linear(end=nodes, outputs=label_and_map()[1:])
+    assert load_classifier(save(proto, tmp_path)).class_names == names

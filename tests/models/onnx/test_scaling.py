@@ -10,7 +10,7 @@ from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.loading import load_classifier
 from cake_cli.models.onnx import open_onnx
-from tests.models.onnx.files import draw, model, node, port, save
+from tests.models.onnx.files import FLOAT, UINT8, draw, model, node, port, save
 
 MEAN = np.array([500.0, -3.0, 0.0, 10.0], dtype=np.float32)
 STD = np.array([200.0, 0.5, 1.0, 4.0], dtype=np.float32)
@@ -60,10 +60,76 @@ def test_a_feature_that_is_turned_round_or_lost_tells_no_scale(tmp_path, scale):
     assert "cake.input" not in open_onnx(save(proto, tmp_path), verify=False).metadata
 
 
-def test_images_are_left_alone(tmp_path):
-    nodes = [node("Sub", "x m", "s"), node("GlobalAveragePool", "s", "p"), node("Flatten", "p", "f"),
-             node("MatMul", "f w", "y")]  # fmt: skip
-    proto = model(nodes, {"m": draw(3, 1, 1), "w": draw(3, 3)}, inputs=[port("x", ["n", 3, 4, 4])])
+CHANNELS = np.array([123.7, 116.3, 103.5])
+SPREAD = np.array([58.4, 57.1, 57.4])
+
+
+def picture(first, weights, *, shape=(3, 6, 6), kind=FLOAT):
+    """An image of a file's own form, what `first` makes of it, and a linear layer on the mean of each channel."""
+    tail = [node("GlobalAveragePool", "s", "p"), node("Flatten", "p", "f"), node("MatMul", "f w", "y")]
+    weights = {name: np.asarray(values, np.float32) for name, values in weights.items()} | {"w": draw(3, 3)}
+    return model([*first, *tail], weights, inputs=[port("x", ["n", *shape], kind)])
+
+
+def split(last: bool):
+    """Sub and Div with a value a channel, which is the last axis or the first."""
+    axes = (1, 1, 3) if last else (1, 3, 1, 1)
+    return {"m": CHANNELS.reshape(axes), "d": SPREAD.reshape(axes)}
+
+
+PICTURES = {
+    "channels first": ([node("Sub", "x m", "c"), node("Div", "c d", "s")], split(last=False), (3, 6, 6)),
+    "channels last": (
+        [node("Sub", "x m", "c"), node("Div", "c d", "h"), node("Transpose", "h", "s", perm=[0, 3, 1, 2])],
+        split(last=True), (6, 6, 3)),
+    "turned before": (
+        [node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Sub", "t m", "c"), node("Div", "c d", "s")],
+        split(last=False), (6, 6, 3)),
+    "batch normalisation": (
+        [node("BatchNormalization", "x g b m v", "s", epsilon=0.0)],
+        {"g": np.ones(3), "b": np.zeros(3), "m": CHANNELS, "v": SPREAD**2}, (3, 6, 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", PICTURES)
+def test_a_normalisation_of_pixels_is_read(tmp_path, form):
+    first, weights, shape = PICTURES[form]
+    classifier = load_classifier(save(picture(first, weights, shape=shape), tmp_path))
+    spec = classifier.spec
+    assert spec.shape == (3, 6, 6)
+    assert np.allclose(spec.mean, CHANNELS, atol=1e-3)
+    assert np.allclose(spec.std, SPREAD, rtol=1e-5)
+    assert (spec.expects, spec.range) == ("raw", (0.0, 255.0))
+    assert spec.source == "the normalisation that the file begins with"
+    rows = torch.from_numpy(draw(5, 3, 6, 6))
+    assert torch.allclose(classifier(rows), rows.mean((2, 3)) @ torch.from_numpy(draw(3, 3)), atol=1e-4)
+
+
+@pytest.mark.parametrize(("first", "weights", "mean", "std", "most"), [
+    ([node("Mul", "x k", "s")], {"k": 1 / 255}, 127.5, 255 / 12**0.5, 255.0),
+    ([node("Div", "x k", "c"), node("Sub", "c one", "s")], {"k": 127.5, "one": 1.0}, 127.5, 127.5, 255.0),
+    ([node("Sub", "x k", "s")], {"k": 127.5}, 127.5, 255 / 12**0.5, 255.0),
+    ([node("Sub", "x k", "c"), node("Div", "c k", "s")], {"k": 0.5}, 0.5, 0.5, 1.0),
+])  # fmt: skip
+def test_one_number_for_all_channels(tmp_path, first, weights, mean, std, most):
+    spec = load_classifier(save(picture(first, weights), tmp_path)).spec
+    assert spec.mean == pytest.approx((mean,), rel=1e-5)
+    assert spec.std == pytest.approx((std,), rel=1e-5)
+    assert spec.range == (0.0, most)
+
+
+def test_bytes_have_a_range(tmp_path):
+    first = [node("Cast", "x", "c", to=FLOAT), node("Mul", "c k", "s")]
+    classifier = load_classifier(save(picture(first, {"k": 1 / 64}, kind=UINT8), tmp_path))
+    assert classifier.spec.range == (0.0, 255.0)
+    assert classifier.spec.expects == "raw"
+    plain = picture([node("Cast", "x", "s", to=FLOAT)], {}, kind=UINT8)
+    assert load_classifier(save(plain, tmp_path)).spec.source == "the file takes bytes"
+
+
+@pytest.mark.parametrize("shift", [draw(3, 1, 1), np.full((3, 1, 1), 300.0), np.full((3, 1, 1), -120.0)])
+def test_what_is_no_normalisation_of_pixels_is_left_alone(tmp_path, shift):
+    proto = picture([node("Sub", "x m", "s")], {"m": shift})
     assert "cake.input" not in open_onnx(save(proto, tmp_path)).metadata
 
 

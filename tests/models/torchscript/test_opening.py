@@ -86,7 +86,7 @@ def test_an_input_that_nobody_states_is_asked_for(save: Save) -> None:
             return self.head(self.convolution(rows).view(-1, 98))
 
     path = save(Views().eval())
-    with pytest.raises(ModelFileError, match="of the usual sizes it runs on 28 pixels") as caught:
+    with pytest.raises(ModelFileError, match="of the sizes tried it runs on 28 pixels") as caught:
         load_classifier(path)
     assert caught.value.fix == "--input-shape 1,28,28"
     with pytest.raises(ModelFileError, match="has shape"):  # 56 pixels are four rows for it
@@ -221,3 +221,102 @@ def test_a_trace_moves_to_another_device_and_back(save: Save) -> None:
     expected = Small().eval()(ROWS) + 1
     torch.testing.assert_close(module.cuda()(ROWS.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(module.cpu()(ROWS), expected)
+
+
+def test_a_module_without_forward_is_told(save: Save) -> None:
+    class Other(nn.Module):
+        @torch.jit.export
+        def scores(self, rows: Tensor) -> Tensor:
+            return rows
+
+    with pytest.raises(ModelFileError, match="has no forward method, only scores"):
+        load_classifier(save(Other()))
+
+
+def test_several_inputs_are_named(save: Save) -> None:
+    class Two(nn.Module):
+        def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+            return rows * mask
+
+    with pytest.raises(ModelFileError, match=r"takes 2 inputs \(rows, mask\)") as caught:
+        load_classifier(save(Two()))
+    assert "file.py:function" in str(caught.value.fix)
+
+
+def test_words_are_no_numbers(save: Save) -> None:
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(10, 4), nn.Linear(4, 2)
+
+        def forward(self, words: Tensor) -> Tensor:
+            return self.head(self.table(words.long()).mean(1))
+
+    with pytest.raises(ModelFileError, match="takes words or categories"):
+        load_classifier(save(Text().eval()))
+
+
+class Fixed100(nn.Module):
+    """(N, 3, 100, 100) to (N, 3), and no other size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 1, 10, stride=10), nn.Linear(100, 3)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.head(self.body(rows).flatten(1))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_unusual_size_is_found(save: Save, frozen: bool) -> None:
+    with pytest.raises(ModelFileError, match=r"takes 3 channels.* runs on 100 pixels") as caught:
+        load_classifier(save(Fixed100().eval(), frozen=frozen))
+    assert caught.value.fix == "--input-shape 3,100,100"
+
+
+class Squeezed(nn.Module):
+    """(N, 7) to (N,): one probability a row."""
+
+    def __init__(self, outputs: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(7, outputs)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.sigmoid(self.layer(rows)).squeeze(1)
+
+
+class Viewed(Squeezed):
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.sigmoid(self.layer(rows)).view(-1)
+
+
+class Pixels(Squeezed):
+    """(N, 7) to (N, 3, 1, 1), probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.softmax(self.layer(rows), 1).view(-1, 3, 1, 1)
+
+
+@pytest.mark.parametrize("make", [Squeezed, Viewed, Pixels])
+@pytest.mark.parametrize("example", [None, torch.zeros(2, 7)])
+def test_what_changes_only_the_shape_hides_no_sigmoid(save: Save, make: type[Squeezed], example: Tensor | None) -> None:
+    network = make().eval()
+    rows = torch.randn(4, 7)
+    teacher = load_classifier(save(network, example), TeacherConfig(input_shape=(7,)))
+    assert teacher.output_kind == ("probs" if make is Pixels else "sigmoid")
+    scores = network.layer(rows)
+    expected = scores if make is Pixels else torch.cat([torch.zeros_like(scores), scores], 1)
+    torch.testing.assert_close(teacher(rows), expected)
+
+
+def test_class_names_beside_the_program_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.script(nn.Sequential(nn.Linear(7, 3)).eval())
+        torch.jit.save(script, file, _extra_files={"labels.txt": "cat\ndog\nfox"})
+    assert load_classifier(file).class_names == ("cat", "dog", "fox")
