@@ -34,6 +34,7 @@ Bounds = Literal["none", "clamp", "reparametrise"]
 Labels = Literal["soft", "hard"]
 BankFormat = Literal["safetensors", "npz", "png"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Plan = Literal["auto", "plain"]
 
 DEFAULT_SAMPLES = 8_000
 _DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -375,7 +376,10 @@ class HardwareConfig:
     precision: Precision = "auto"
     """Arithmetic of teacher and student passes; auto is bf16 on CUDA devices that have it, else fp32."""
     deterministic: bool = False
-    """Allow only deterministic kernels, for equal results on equal CUDA devices."""
+    """Allow only deterministic kernels, for equal results on equal CUDA devices. Takes the plain plan."""
+    plan: Plan = "auto"
+    """How steps are computed. auto: before a long run, times layouts, sizes, precisions, threads, CUDA graphs and
+    torch.compile, and takes the fastest that agrees; plain: does not."""
 
 
 @dataclass(frozen=True)

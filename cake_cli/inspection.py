@@ -8,13 +8,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
-from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier, unnamed_weights
+from cake_cli.models.work import multiply_adds
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
@@ -141,36 +137,3 @@ def teacher_flags(settings: TeacherConfig) -> str:
         written = ",".join(f"{item:g}" for item in value) if isinstance(value, tuple) else str(value)
         flags.append(name if value is True else f"--no-{entry.name}" if value is False else f"{name} {quote(written)}")
     return " ".join(flags)
-
-
-def multiply_adds(model: Classifier) -> int:
-    """Multiply-adds of one row's forward pass: matrix products and convolutions, as torch counts them."""
-    counter = _Flops()
-    with torch.no_grad(), counter:
-        model(torch.zeros(1, *model.spec.shape))
-    return counter.total // 2
-
-
-class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas; as `FlopCounterMode` does, which imports the compiler, for seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing here is compiled
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        operator = func._overloadpacket
-        if operator not in flop_registry:
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-        result = func(*args, **kwargs)
-        if operator in flop_registry:
-            self.total += flop_registry[operator](*args, **kwargs, out_val=result)
-        return result

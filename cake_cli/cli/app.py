@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cake_cli import __version__
-from cake_cli.cli import distill, doctor, evaluate, export, inspect, lists, report, resume, synthesize, train
+from cake_cli.cli import bench, distill, doctor, evaluate, export, inspect, lists, report, resume, synthesize, train
 from cake_cli.cli.failures import guarded
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("train", rich_help_panel=DISTIL)(train.train)
 app.command("resume", rich_help_panel=DISTIL)(resume.resume)
 app.command("inspect", rich_help_panel=LOOK)(inspect.inspect)
 app.command("evaluate", rich_help_panel=LOOK)(evaluate.evaluate)
+app.command("bench", rich_help_panel=LOOK)(bench.bench)
 app.command("report", rich_help_panel=LOOK)(report.report)
 app.command("export", rich_help_panel=CONVERT)(export.export)
 app.command("students", rich_help_panel=HELP)(lists.students)

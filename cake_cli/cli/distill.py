@@ -53,6 +53,7 @@ def distill(
     min_agreement: o.MinAgreement = None,
     device: o.Device = None,
     precision: o.PrecisionName = None,
+    step_plan: o.PlanName = None,
     deterministic: o.Deterministic = None,
     out: o.Out = None,
     force: o.Force = False,
@@ -77,7 +78,7 @@ def distill(
         epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data, split=split,
         label_column=label_column, data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
-        class_map=class_map, export=export or None, report=report,
+        class_map=class_map, export=export or None, report=report, plan=step_plan,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     run_command(console, settings, command="distill", out=out, force=force, dry_run=dry_run, print_config=print_config)

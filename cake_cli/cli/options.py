@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from cake_cli.catalog import EXPORTS, STUDENTS, ExportFormat
-from cake_cli.config import BankFormat, Config, Contrastive, Method, Noise, Outputs, Precision
+from cake_cli.config import BankFormat, Config, Contrastive, Method, Noise, Outputs, Plan, Precision
 from cake_cli.errors import UsageError, did_you_mean
 from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
 
@@ -158,6 +158,7 @@ MinAgreement = Annotated[float | None, flag("evaluation.min_agreement", "--min-a
 HARDWARE = "Hardware"
 Device = Annotated[str | None, flag("hardware.device", "--device", panel=HARDWARE)]
 PrecisionName = Annotated[Precision | None, flag("hardware.precision", "--precision", panel=HARDWARE)]
+PlanName = Annotated[Plan | None, flag("hardware.plan", "--plan", panel=HARDWARE)]
 Deterministic = Annotated[
     bool | None, flag("hardware.deterministic", "--deterministic/--no-deterministic", panel=HARDWARE)
 ]

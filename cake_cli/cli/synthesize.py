@@ -43,6 +43,7 @@ def synthesize(
     noise: o.NoiseName = None,
     device: o.Device = None,
     precision: o.PrecisionName = None,
+    step_plan: o.PlanName = None,
     deterministic: o.Deterministic = None,
     out: o.Out = None,
     formats: o.Formats = None,
@@ -67,7 +68,7 @@ def synthesize(
         classes=classes, trust=trust, input_shape=input_shape, mean=mean, std=std,
         input_range=input_range, outputs=outputs, output=output, verify=verify, seed=seed, method=method,
         samples=samples, steps=steps, time_budget=time_budget, contrastive=contrastive, noise=noise, formats=formats,
-        device=device, precision=precision, deterministic=deterministic,
+        device=device, precision=precision, deterministic=deterministic, plan=step_plan,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     if print_config:

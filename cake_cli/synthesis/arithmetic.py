@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine
+from cake_cli.synthesis.step_plan import StepPlan
 
 
 def arithmetic_of(engine: Engine) -> dict[str, Any]:
-    """Device, version, precision, threads and rows of a pass, as a manifest records them."""
+    """Device, version and step plan, as a manifest records them; threads as a number."""
     device = engine.hardware.device
     name = f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
         "torch": torch.__version__,
-        "precision": engine.hardware.precision,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "rows_per_pass": engine.rows_per_pass,
+        **engine.step_plan.to_json(),
+        "threads": (engine.threads or torch.get_num_threads()) if device.type == "cpu" else None,
     }
+
+
+def as_begun(engine: Engine, bank: SampleBank) -> Engine:
+    """The engine with steps computed as the bank was begun, as far as this device is the one of that time."""
+    rows = rows_per_pass(bank, engine.rows_per_pass)
+    if bank.arithmetic.get("device") != arithmetic_of(engine)["device"]:
+        return replace(engine, rows_per_pass=rows)
+    try:
+        return engine.planned(replace(StepPlan.from_json(bank.arithmetic), rows_per_pass=rows))
+    except ValueError:
+        return replace(engine, rows_per_pass=rows)
 
 
 def rows_per_pass(bank: SampleBank, otherwise: int) -> int:

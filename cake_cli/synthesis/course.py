@@ -33,7 +33,7 @@ class Course:
 
     def __init__(self, stage: Stage, ranks: Ranks, *, spent: float = 0.0, budget: float | None = None) -> None:
         self._stage = stage
-        self._ranks = ranks
+        self.ranks = ranks
         self._board = ranks.new_board("synthesis")
         self._spent, self._started, self._budget = spent, time.monotonic(), budget
         self._watch: Callable[[], None] | None = None
@@ -101,7 +101,7 @@ class Course:
         """Ends this rank's part, and on the first rank waits for the others'."""
         self._look(stop_in_time=False)
         self._board.add("finished", 1)
-        while self._ranks.is_first and self._board.add("finished", 0) < self._ranks.world:
+        while self.ranks.is_first and self._board.add("finished", 0) < self.ranks.world:
             time.sleep(POLL_SECONDS)
             self._look(stop_in_time=False)
 
@@ -109,9 +109,9 @@ class Course:
         self._next_look = time.monotonic() + LOOK_SECONDS
         if self._watch is not None:
             self._watch()
-        if not self._ranks.is_alone:
+        if not self.ranks.is_alone:
             self._share()
-            self._ranks.check_others()
+            self.ranks.check_others()
         figures, self._figures = self._figures, {}
         if figures:
             self._stage.advance(0, **figures)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,22 +12,25 @@ from torch import Tensor
 from cake_cli.config import Init
 from cake_cli.errors import RunError, UsageError
 from cake_cli.events import Stage
-from cake_cli.hardware import Hardware
+from cake_cli.hardware import Hardware, with_threads
 from cake_cli.models.classifier import Classifier
+from cake_cli.synthesis.ahead import DrawnAhead
+from cake_cli.synthesis.compiling import compiled
 from cake_cli.synthesis.generator import Generator
 from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, stream
 from cake_cli.synthesis.objective import Objective
+from cake_cli.synthesis.pace import pace_of
+from cake_cli.synthesis.replay import ReplayedStep, capture_on
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.space import Anywhere, Space
 from cake_cli.synthesis.spread import spread_order
 from cake_cli.synthesis.starts import WIDER, Revival, revive
-from cake_cli.synthesis.step import PlainStep, Step, Walk
+from cake_cli.synthesis.step import PlainStep, Step, Walk, even_part
+from cake_cli.synthesis.step_plan import StepPlan
 from cake_cli.synthesis.update import Sgd, Update
 
 PAPERS_UPDATE = Sgd()
 PAPERS_SPACE = Anywhere()
-REPORT_EVERY = 16
-"""Steps between two looks at the loss, each of which waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +178,42 @@ class Engine:
     """Makes the starting points, if given."""
     generator_steps: int = 0
     """Gradient steps for each sample that training the generator took; counted with the passes."""
+    threads: int | None = None
+    """Of the CPU; None for as many as torch takes by itself."""
+    compiled: bool = False
+    """Whether the teacher is compiled for the steps."""
+    graphed: bool = False
+    """Whether a step is captured as a CUDA graph and replayed."""
 
     @property
     def least_rows(self) -> int:
         """Samples that must go through the teacher together: `rows_per_pass` is a multiple of it."""
-        return self.plan.groups
+        return self.plan.set_size if self.objective.whole_sets else self.plan.groups
+
+    @property
+    def step_plan(self) -> StepPlan:
+        """How a step is computed."""
+        return StepPlan(
+            layout=self.hardware.layout,
+            precision=self.hardware.precision,
+            rows_per_pass=self.rows_per_pass,
+            threads=self.threads,
+            compiled=self.compiled,
+            graphed=self.graphed,
+        )
+
+    def planned(self, step_plan: StepPlan) -> Engine:
+        """The same engine with steps computed so; the teacher's weights change their place in memory."""
+        hardware = replace(self.hardware, layout=step_plan.layout, precision=step_plan.precision)
+        return replace(
+            self,
+            teacher=self.teacher.on(hardware),
+            hardware=hardware,
+            rows_per_pass=step_plan.rows_per_pass,
+            threads=step_plan.threads,
+            compiled=step_plan.compiled,
+            graphed=step_plan.graphed,
+        )
 
     def wave(self, sets: range, stage: Stage) -> Wave:
         """Synthesizes some sets side by side, telling `stage` of progress in samples.
@@ -186,21 +221,22 @@ class Engine:
         Raises:
             RunError: if the objective is not finite, with the step.
         """
-        own_sizes = [self.step_sizes[index] for index in sets]
-        starts, labels = self._draw(sets)
-        walk = self._begin(starts, labels, own_sizes)
-        noise = [stream(self.seed, index, "langevin", self.hardware.device) for index in sets] if self.langevin else []
-        take_step = self.step()
-        revival: Revival | None = None
-        for step in range(self.steps):
-            take_step(walk)
-            if step == 0:
-                revival = self._revive(sets, walk, take_step)
-            if noise:
-                add_langevin(walk.positions, own_sizes, noise)
-                self.space.settle(walk.positions, walk.inputs)
-            looked = step % REPORT_EVERY == REPORT_EVERY - 1
-            stage.advance(len(starts) / self.steps, **({"loss": float(walk.loss.mean())} if looked else {}))
+        with with_threads(self.threads):
+            starts, labels = self._ahead.take(sets)
+            return self._wave(sets, starts, labels, stage)
+
+    def expect(self, sets: range) -> None:
+        """Says which sets will probably come next: where a device computes, the host draws for them meanwhile."""
+        if self.hardware.device.type == "cuda" and self.generator is None:
+            self._ahead.expect(sets)
+
+    @cached_property
+    def _ahead(self) -> DrawnAhead:
+        return DrawnAhead(self.draw, pin=self.hardware.device.type == "cuda")
+
+    def _wave(self, sets: range, starts: Tensor, labels: Tensor, stage: Stage) -> Wave:
+        walk = self.begin(sets, starts, labels)
+        revival = self.walk_on(walk, sets, stage)
         logits, terms = self._look(walk)
         if self.steps == 0:
             stage.advance(len(starts))
@@ -227,33 +263,66 @@ class Engine:
         """Whether samples are drawn towards labels, and not only labelled."""
         return self.steps > 0 or self.generator is not None
 
+    def walk_on(self, walk: Walk, sets: range, stage: Stage) -> Revival | None:
+        """Takes all steps of a walk of these sets; the host waits after the first one, and to tell of progress.
+
+        Returns:
+            What became of starting points without a gradient, None where no step is taken.
+        """
+        own_sizes = [self.step_sizes[index] for index in sets]
+        noise = [stream(self.seed, index, "langevin", self.hardware.device) for index in sets] if self.langevin else []
+        pace = pace_of(self.hardware, stage, len(walk.inputs), self.steps)
+        revival: Revival | None = None
+        for step in range(self.steps):
+            self.step(walk)
+            if step == 0:
+                revival = self._revive(sets, walk)
+            if noise:
+                add_langevin(walk.positions, own_sizes, noise)
+                self.space.settle(walk.positions, walk.inputs)
+            pace.after_step(walk.loss)
+        pace.finish()
+        return revival
+
+    @cached_property
     def step(self) -> Step:
-        """One gradient step on a walk."""
-        plan = self.plan
-        return PlainStep(
-            teacher=self.teacher,
+        """One gradient step on a walk; kept, because to compile or to capture it takes time."""
+        teacher, rows = self.teacher, self.rows_per_pass
+        if self.compiled:
+            full = even_part(self.plan.set_size * self.plan.at_once, rows, self.least_rows)
+            teacher = replace(teacher, module=compiled(teacher.module, full))
+        plain = PlainStep(
+            teacher=teacher,
             objective=self.objective,
             update=self.update,
             space=self.space,
-            groups=plan.groups,
-            set_size=plan.set_size,
+            groups=self.plan.groups,
+            set_size=self.plan.set_size,
             hardware=self.hardware,
-            rows_per_pass=self.rows_per_pass,
+            rows_per_pass=rows,
         )
+        return ReplayedStep(plain, capture_on(self.hardware.device)) if self.graphed else plain
 
-    def _begin(self, starts: Tensor, labels: Tensor, own_sizes: list[float]) -> Walk:
-        """A walk on the device from starting points (P·B, *shape)."""
+    @property
+    def refused(self) -> str | None:
+        """Why steps could not be captured, where they should have been."""
+        return self.step.refused if isinstance(self.step, ReplayedStep) else None
+
+    def begin(self, sets: range, starts: Tensor, labels: Tensor) -> Walk:
+        """A walk of these sets on the device, from starting points (P·B, *shape) to labels (P·B,)."""
+        own_sizes = [self.step_sizes[index] for index in sets]
         eta = torch.tensor(own_sizes).repeat_interleave(self.plan.set_size)  # (P·B,)
         eta = eta.reshape(-1, *(1,) * len(self.teacher.spec.shape))
         device = self.hardware.device
-        return Walk.begin(self.hardware.place_rows(starts), labels.to(device), eta.to(device), self.update, self.space)
+        walk = Walk.begin(self.hardware.place_rows(starts), labels.to(device), eta.to(device), self.update, self.space)
+        return self.step.adopt(walk) if self.steps else walk
 
-    def _revive(self, sets: range, walk: Walk, take_step: Step) -> Revival:
+    def _revive(self, sets: range, walk: Walk) -> Revival:
         """After the first step: where a sample had no gradient its start is drawn again, and the step is repeated."""
         suspects = ~walk.alive.cpu()  # waits for the device, once
         if not bool(suspects.any()):
             return Revival(suspects, suspects, 0)
-        starts, _ = self._draw(sets)  # again, because the walk has moved them
+        starts, _ = self.draw(sets)  # again, because the walk has moved them
         found = revive(
             starts,
             suspects,
@@ -266,7 +335,7 @@ class Engine:
         if not bool(found.redrawn.any()):
             return found
         walk.restart(self.hardware.place_rows(starts), self.space)
-        take_step(walk)
+        self.step(walk)
         return found.plus(len(starts))
 
     def _look(self, walk: Walk) -> tuple[Tensor, dict[str, Tensor]]:
@@ -276,7 +345,8 @@ class Engine:
             RunError: if anything on the way or now is not finite.
         """
         with torch.no_grad():
-            logits = torch.cat([self.teacher(part).float() for part in torch.split(walk.inputs, self.rows_per_pass)])
+            size = even_part(len(walk.inputs), self.rows_per_pass, self.least_rows)
+            logits = torch.cat([self.teacher(part).float() for part in torch.split(walk.inputs, size)])
             priors = {name: prior.value(walk.inputs) for name, (_, prior) in self.objective.priors.items()}
         first_bad, done = int(walk.first_bad), int(walk.steps_done)
         if first_bad < done or not bool(walk.inputs.isfinite().all() & logits.isfinite().all()):
@@ -291,7 +361,7 @@ class Engine:
             )
         return logits, walk.terms | (priors if walk.terms else {})
 
-    def _draw(self, sets: range) -> tuple[Tensor, Tensor]:
+    def draw(self, sets: range) -> tuple[Tensor, Tensor]:
         """Starting points (P·B, *shape) and target labels (P·B,) of the sets."""
         drawn = [
             draw_labels(self.plan.rows, self.plan.groups, self.teacher.classes, stream(self.seed, index, "labels"))

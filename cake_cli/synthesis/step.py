@@ -7,7 +7,7 @@ so a step can be compiled, or captured once and replayed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import torch
@@ -20,6 +20,9 @@ from cake_cli.synthesis.space import Space
 from cake_cli.synthesis.statistics import in_order, listening
 from cake_cli.synthesis.terms import Candidates
 from cake_cli.synthesis.update import Update
+
+VALUES_IN_CACHE = 65_536
+"""Input values that priors and update run over together on a CPU: with gradient and scratch under a megabyte."""
 
 
 @dataclass
@@ -76,9 +79,25 @@ class Walk:
         self.steps_done.zero_()
         self.first_bad.fill_(torch.iinfo(torch.int64).max)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a step reads or changes, by name, but for the terms, which each step makes anew."""
+        own = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in own.items() if isinstance(value, Tensor)} | {
+            f"update_state.{name}": value for name, value in self.update_state.items()
+        }
+
+    def copy_from(self, other: Walk) -> None:
+        """Takes over the state of another walk of the same shapes, in the memory of this one."""
+        theirs = other.tensors()
+        for name, value in self.tensors().items():
+            value.copy_(theirs[name])
+
 
 class Step(Protocol):
     """One gradient step on every sample of a walk, in place."""
+
+    def adopt(self, walk: Walk) -> Walk:
+        """The walk to give to this step from now on: this one, or one in memory that the step always uses."""
 
     def __call__(self, walk: Walk) -> None:
         """Takes one step."""
@@ -101,26 +120,45 @@ class PlainStep:
     """Samples that go through the teacher together, a multiple of G or, where the objective needs whole sets, of B:
     it bounds memory."""
 
+    def adopt(self, walk: Walk) -> Walk:
+        """The same walk."""
+        return walk
+
     def __call__(self, walk: Walk) -> None:
         """Takes one step."""
+        unit = self.set_size if self.objective.whole_sets else self.groups
+        size = even_part(len(walk.inputs), self.rows_per_pass, unit)
         parts = [
             self._teacher_gradient(rows, targets)
-            for rows, targets in zip(
-                torch.split(walk.inputs, self.rows_per_pass), torch.split(walk.targets, self.rows_per_pass), strict=True
-            )
+            for rows, targets in zip(torch.split(walk.inputs, size), torch.split(walk.targets, size), strict=True)
         ]
         loss, gradient, terms = parts[0] if len(parts) == 1 else _joined(parts)
         walk.loss.copy_(loss)
         walk.terms = terms
-        bad = ~loss.isfinite().all()
+        bad = ~loss.sum().isfinite()
         walk.first_bad.copy_(torch.where(bad, torch.minimum(walk.first_bad, walk.steps_done), walk.first_bad))
         walk.steps_done.add_(1)
-        walk.alive.copy_(torch.linalg.vector_norm(gradient, math.inf, dim=tuple(range(1, gradient.dim()))) > 0)
-        for weight, prior in self.objective.priors.values():
-            prior.add_gradient(walk.inputs, weight, gradient)
-        self.space.pull_back(walk.inputs, gradient)
-        self.update.apply(walk.positions, gradient, walk.step_sizes, walk.update_state)
-        self.space.settle(walk.positions, walk.inputs)
+        rows = self._rows_in_cache(walk)
+        for positions, inputs, part, sizes, alive in zip(
+            torch.split(walk.positions, rows),
+            torch.split(walk.inputs, rows),
+            torch.split(gradient, rows),
+            torch.split(walk.step_sizes, rows),
+            torch.split(walk.alive, rows),
+            strict=True,
+        ):
+            alive.copy_(torch.linalg.vector_norm(part, math.inf, dim=tuple(range(1, part.dim()))) > 0)
+            for weight, prior in self.objective.priors.values():
+                prior.add_gradient(inputs, weight, part)
+            self.space.pull_back(inputs, part)
+            self.update.apply(positions, part, sizes, walk.update_state)
+            self.space.settle(positions, inputs)
+
+    def _rows_in_cache(self, walk: Walk) -> int:
+        """Rows that priors and update run over together: on a CPU as many as its cache holds through all passes."""
+        if self.hardware.device.type != "cpu" or walk.update_state:
+            return len(walk.inputs)
+        return max(1, VALUES_IN_CACHE // walk.inputs[0].numel())
 
     def _teacher_gradient(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Objective in the logits (N,), its gradient (N, *shape), and terms (N,)."""
@@ -132,6 +170,15 @@ class PlainStep:
         )
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         return loss.detach(), gradient, terms
+
+
+def even_part(rows: int, most: int, unit: int) -> int:
+    """Rows of each part when `rows` are cut into as few equal parts as have at most `most`, in multiples of `unit`.
+
+    A last part of a few rows would cost almost as much as a full one.
+    """
+    parts = math.ceil(rows / most)
+    return min(most, math.ceil(rows / parts / unit) * unit)
 
 
 def _joined(

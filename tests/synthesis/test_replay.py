@@ -1,0 +1,109 @@
+"""The captured step, driven through a capture that replays by running the work again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from cake_cli.events import SILENT
+from cake_cli.hardware import Hardware
+from cake_cli.models.classifier import Classifier
+from cake_cli.synthesis.engine import Engine
+from cake_cli.synthesis.replay import ReplayedStep
+from cake_cli.synthesis.step import Walk
+from tests.synthesis.test_engine import make_engine
+
+STAGE = SILENT.stage("", 1, "")
+
+
+class FakeGraph:
+    """Warms up and captures as the real one does, which leaves the captured memory in a state of its own."""
+
+    def __init__(self) -> None:
+        self.captures = 0
+        self.replays = 0
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.captures += 1
+        for _ in range(4):
+            work()
+
+        def replay() -> None:
+            self.replays += 1
+            work()
+
+        return replay
+
+
+def walks(engine: Engine, sets: range) -> Walk:
+    return engine.begin(sets, *engine.draw(sets))
+
+
+def replayed(engine: Engine, graph: FakeGraph) -> Engine:
+    engine.__dict__["step"] = ReplayedStep(engine.step, graph)
+    return engine
+
+
+@pytest.mark.parametrize("langevin", [False, True])
+def test_replayed_waves_are_those_of_the_plain_step(toy_teacher: Classifier, cpu: Hardware, langevin: bool) -> None:
+    graph = FakeGraph()
+    engine = replayed(make_engine(toy_teacher, cpu, langevin=langevin), graph)
+    plain = make_engine(toy_teacher, cpu, langevin=langevin)
+    for sets in engine.plan.waves:
+        ours, theirs = engine.wave(sets, STAGE), plain.wave(sets, STAGE)
+        assert torch.equal(ours.samples.inputs, theirs.samples.inputs)
+        assert ours.terms == theirs.terms
+    assert (graph.captures, graph.replays) == (1, 24)
+
+
+def test_the_captured_memory_stays_where_it_is(toy_teacher: Classifier, cpu: Hardware) -> None:
+    engine = replayed(make_engine(toy_teacher, cpu), FakeGraph())
+    first, second = walks(engine, range(3)), walks(engine, range(3, 6))
+    assert first is second
+    assert int(first.steps_done) == 0, "the warm-up has left its steps behind"
+
+
+def test_a_smaller_wave_is_stepped_through_as_usual(toy_teacher: Classifier, cpu: Hardware) -> None:
+    graph = FakeGraph()
+    engine = replayed(make_engine(toy_teacher, cpu), graph)
+    walks(engine, range(3))
+    last = walks(engine, range(3, 5))
+    engine.step(last)
+    assert graph.replays == 0
+    assert int(last.steps_done) == 1
+
+
+def test_a_refused_capture_falls_back_and_says_why(toy_teacher: Classifier, cpu: Hardware) -> None:
+    def refuse(work: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    engine = replayed(make_engine(toy_teacher, cpu), refuse)  # type: ignore[arg-type]
+    plain = make_engine(toy_teacher, cpu)
+    ours, theirs = engine.wave(range(3), STAGE), plain.wave(range(3), STAGE)
+    assert torch.equal(ours.samples.inputs, theirs.samples.inputs)
+    assert engine.step.refused == "operation not permitted when stream is capturing"
+
+
+def test_running_out_of_memory_is_not_taken_for_a_refusal(toy_teacher: Classifier, cpu: Hardware) -> None:
+    def refuse(work: Callable[[], None]) -> Callable[[], None]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = replayed(make_engine(toy_teacher, cpu), refuse)  # type: ignore[arg-type]
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.wave(range(3), STAGE)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("langevin", [False, True])
+def test_a_cuda_graph_gives_the_bits_of_the_plain_step(toy_teacher: Classifier, langevin: bool) -> None:
+    hardware = Hardware(torch.device("cuda:0"), "fp32")
+    teacher = toy_teacher.on(hardware)
+    plain = make_engine(teacher, hardware, langevin=langevin)
+    graphed = make_engine(teacher, hardware, langevin=langevin, graphed=True)
+    for sets in plain.plan.waves:
+        ours = graphed.wave(sets, STAGE)
+        assert graphed.step.refused is None
+        assert torch.equal(ours.samples.inputs, plain.wave(sets, STAGE).samples.inputs)
