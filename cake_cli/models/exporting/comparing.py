@@ -106,7 +106,10 @@ def _program(path: Path) -> Runner:
 
 def _own(path: Path, form: Form) -> Runner:
     """The file as `cake` opens it; on normalised rows."""
-    found = load_classifier(path, TeacherConfig(trust=True, verify=False))
+    try:
+        found = load_classifier(path, TeacherConfig(trust=True, verify=False))
+    except CakeError as fault:
+        raise RunError(fault.what.replace(str(path), "the file").replace(path.name, "the file")) from fault
     wanted = form.classifier
     for what, read, meant in (
         ("an input", _input_of(found.spec), _input_of(wanted.spec)),

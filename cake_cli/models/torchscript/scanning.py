@@ -22,6 +22,8 @@ _OPTIMISED = {"prepacked", "mkldnn_prepacked", "xnnpack", "mkldnn", "mkl", "oned
 _QUANTISED = {"quantized", "_quantized", "quantization"}
 _PURE = {"aten", "prim", "torchvision"}
 _TOUCHES_FILES = {"aten::from_file", "aten::save"}
+_CLASS = re.compile(rb"\b__torch__(\.\w+)+")
+"""The path of a module's class, as in ``__torch__.torchvision.ops.misc.Conv2dNormActivation``: no operator."""
 _REACHES_OUT = re.compile(r"prim::(rpc_|PythonOp)|\^")
 
 
@@ -38,7 +40,7 @@ def scan_archive(path: Path) -> None:
         pickles = b"".join(bytes(reader.get_record(name)) for name in records if name in ("data.pkl", "constants.pkl"))
     except RuntimeError as fault:
         raise ModelFileError(f"{path} is a damaged TorchScript archive: {_first(fault)}", "copy it again") from fault
-    spaces = {name.decode() for name in re.findall(rb"\bops\.(\w+)\.", code)}
+    spaces = {name.decode() for name in re.findall(rb"\bops\.(\w+)\.", _CLASS.sub(b"", code))}
     spaces |= {name.decode() for name in re.findall(rb"torch\.classes\.(\w+)", code + pickles)}
     _refuse_spaces(path, spaces - _PURE)
     if b"__setstate__" in code or b"torch.classes" in pickles:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
@@ -39,6 +40,15 @@ def test_a_graph_that_touches_files_is_refused_before_it_runs(save: Save, tmp_pa
     with pytest.raises(ModelFileError, match=r"aten::from_file.* not run"):
         load_classifier(path, SHAPE)
     assert not marker.exists()
+
+
+def test_modules_that_live_in_a_package_called_ops_are_no_operators(save: Save) -> None:
+    torch.manual_seed(0)
+    block = Conv2dNormActivation(1, 2, 3)
+    path = save(nn.Sequential(block, nn.Flatten(), nn.Linear(72, 3)).eval(), torch.zeros(2, 1, 6, 6))
+    with zipfile.ZipFile(path) as archive:
+        assert any("torchvision/ops/misc" in name for name in archive.namelist())
+    assert load_classifier(path).classes == 3
 
 
 def test_a_graph_that_saves_is_refused(tmp_path: Path) -> None:
