@@ -8,9 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from cake_cli.config import LABELLED_ONLY
 from cake_cli.errors import DataError, RunError
-from cake_cli.events import Reporter
+from cake_cli.events import SILENT, Reporter
+from cake_cli.hardware import is_out_of_memory
 from cake_cli.locks import LOCK, held, is_left_over
+from cake_cli.methods import generator_training, untrained_generator
 from cake_cli.planning import Prepared, build_engine
 from cake_cli.ranks import Ranks
 from cake_cli.runs import RunDirectory
@@ -20,12 +23,10 @@ from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import write_copies
 from cake_cli.synthesis.course import Course, TimeIsUp
 from cake_cli.synthesis.engine import Engine, Wave
-from cake_cli.synthesis.fitting import fitting_wave
-from cake_cli.synthesis.health import Health
+from cake_cli.synthesis.fitting import fitting_wave, with_fewer_rows
+from cake_cli.synthesis.health import Health, require_spread
 from cake_cli.synthesis.writer import ShardWriter
 
-COLLAPSED = 0.1
-"""Balance of the class histogram below which samples count as degenerate."""
 FREE_SETTINGS = ("sets_at_once", "formats", "bank")
 """Settings that may differ when a bank is gone on with: what its samples are does not follow from them."""
 
@@ -62,6 +63,8 @@ def synthesize(
         ranks.barrier()  # all have the same list of what is missing before any adds to the bank
         engine = _engine(replace(prepared, plan=bank.plan))
         engine = replace(engine, rows_per_pass=rows_per_pass(bank, engine.rows_per_pass))
+        if prepared.config.synthesis.method == "generative" and not bank.is_complete:
+            engine = _with_generator(engine, prepared, path / "generator.safetensors", reporter, ranks)
         with reporter.stage("synthesis", bank.plan.samples, "samples") as stage:
             stage.advance(len(bank))
             course = Course(stage, ranks, spent=bank.seconds_spent, budget=bank.budget)
@@ -69,7 +72,9 @@ def synthesize(
                 _make_waves(engine, bank, course, reporter, run)
             if ranks.is_first:
                 _finish(bank, course)
-                stage.conclude(_told(bank, _require_health(bank)))
+                health = _require_health(bank, planned=len(bank))
+                stage.conclude(_told(bank, health))
+                reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
         if ranks.is_first:
             if not ranks.is_alone:
                 _tell_of_the_others(bank, reporter, run)
@@ -126,6 +131,7 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
             prepared.plan,
             seed=prepared.config.seed,
             settings=asdict(settings),
+            about=_about(prepared, engine),
             arithmetic=arithmetic_of(engine),
             budget=settings.budget_seconds,
         )
@@ -145,6 +151,12 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
     bank.clear_leftovers()
 
 
+def _about(prepared: Prepared, engine: Engine) -> dict[str, Any]:
+    """What the manifest says of the objective: the weights that the settings came to, and what leaves the contract."""
+    weights = {} if prepared.config.synthesis.only_labels else engine.objective.weights
+    return {"objective": weights, "outside_contract": list(prepared.outside_contract)}
+
+
 def _binding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what samples are; a manifest has lists where a configuration has tuples."""
     return {
@@ -157,17 +169,43 @@ def _binding(settings: dict[str, Any]) -> dict[str, Any]:
 # --- the work -----------------------------------------------------------------------------------------------------
 
 
+def _with_generator(engine: Engine, prepared: Prepared, checkpoint: Path, reporter: Reporter, ranks: Ranks) -> Engine:
+    """The engine with a generator that is trained, or was: by the first rank, for all."""
+    settings = prepared.config.synthesis
+    if not ranks.is_first:
+        ranks.barrier()
+        reporter = SILENT
+    while True:
+        generator = untrained_generator(settings, engine.teacher, prepared.hardware, prepared.config.seed)
+        training = generator_training(settings, engine)
+        try:
+            with reporter.stage("generator", training.updates, "updates") as stage:
+                training.run(generator, checkpoint, stage)
+            break
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+        engine = with_fewer_rows(engine, range(1), reporter.warn)
+    if ranks.is_first:
+        ranks.barrier()
+    return replace(engine, generator=generator)
+
+
 def _make_waves(engine: Engine, bank: SampleBank, course: Course, reporter: Reporter, run: RunDirectory | None) -> None:
     """Makes what is missing of the bank: each rank the next wave that none has taken, until all are done."""
-    missing, waves = bank.missing_waves(), bank.plan.waves
+    missing, waves, planned = bank.missing_waves(), bank.plan.waves, bank.plan.samples
     if run is not None:
         _record_shards(run, bank)
+    so_far = [_require_health(bank, planned=planned)] if len(bank) else []
 
     def store(wave: Wave, rows: int) -> None:
         shard = bank.add(wave, rows_per_pass=rows, spent=course.spent)
         course.shows(on_target=f"{shard['health']['on_target']:.1%}")
         if run is not None:
             _record_shard(run, bank, shard)
+        so_far[:] = [Health.combine([*so_far, Health(**shard["health"])])]
+        if bank.manifest["synthesis"]["method"] not in LABELLED_ONLY:
+            require_spread(so_far[0], planned=planned)  # of what this rank knows; the first looks at all in the end
 
     with ShardWriter(store) as writer:
         course.watch(writer.check)
@@ -196,25 +234,18 @@ def _finish(bank: SampleBank, course: Course) -> None:
 
 def _told(bank: SampleBank, health: Health) -> str:
     """The closing line of the stage."""
-    parts = [f"{len(bank):,} samples"]
-    if bank.manifest["synthesis"]["method"] != "noise":
-        parts.append(f"on target {health.on_target:.1%}")
-    parts.append(f"balance {health.balance:.2f}")
-    if len(bank) < bank.plan.samples:
-        parts.append(f"of {bank.plan.samples:,} planned, when the time was up")
-    return "   ".join(parts)
+    aimed = bank.manifest["synthesis"]["method"] not in LABELLED_ONLY
+    cut = f"   of {bank.plan.samples:,} planned, when the time was up" if len(bank) < bank.plan.samples else ""
+    return f"{len(bank):,} samples   {health.describe(aimed=aimed)}{cut}"
 
 
-def _require_health(bank: SampleBank) -> Health:
+def _require_health(bank: SampleBank, *, planned: int) -> Health:
+    """How the samples came out; raises `RunError` if they are degenerate, or there are none."""
     health = bank.health
     if health is None:
         raise RunError("no samples were made", "--samples 8000")
-    if health.balance < COLLAPSED and bank.manifest["synthesis"]["method"] != "noise":
-        share = max(health.histogram) / health.samples
-        raise RunError(
-            f"the samples are degenerate: the teacher puts {share:.0%} of them in one of its {bank.classes} classes",
-            "check --input-range, --mean and --std; --steps 256; or a smaller --set synthesis.tv_weight",
-        )
+    if bank.manifest["synthesis"]["method"] not in LABELLED_ONLY:
+        require_spread(health, planned=planned)
     return health
 
 

@@ -178,7 +178,7 @@ class Engine:
     @property
     def least_rows(self) -> int:
         """Samples that must go through the teacher together: `rows_per_pass` is a multiple of it."""
-        return self.plan.groups
+        return self.plan.set_size if self.objective.whole_sets else self.plan.groups
 
     def wave(self, sets: range, stage: Stage) -> Wave:
         """Synthesizes some sets side by side, telling `stage` of progress in samples.

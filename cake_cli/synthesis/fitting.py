@@ -40,20 +40,19 @@ def fitting_wave(engine: Engine, sets: range, course: Course, warn: Callable[[st
                 raise
         # after the handler: until its end the fault holds the tensors of the wave that failed
         course.take_back()
-        fewer = halved(engine, sets)
-        warn(
-            f"memory ran out with {min(engine.rows_per_pass, len(sets) * engine.plan.set_size)} samples in a pass "
-            f"through the teacher: going on with {fewer}"
-        )
-        engine = replace(engine, rows_per_pass=fewer)
-        _release(engine.hardware)
+        engine = with_fewer_rows(engine, sets, warn)
 
 
-def halved(engine: Engine, sets: range) -> int:
-    """Half the samples of a pass of these sets, as a multiple of what must stay together.
+def with_fewer_rows(engine: Engine, sets: range, warn: Callable[[str], None]) -> Engine:
+    """The engine with half the samples in a pass of these sets, as a multiple of what must stay together.
+
+    Args:
+        engine: that ran out of memory.
+        sets: that it worked on.
+        warn: told of it.
 
     Raises:
-        EnvironmentFault: if that was all there was.
+        EnvironmentFault: if there is nothing to halve.
     """
     least = engine.least_rows
     rows = min(engine.rows_per_pass, len(sets) * engine.plan.set_size)
@@ -62,7 +61,10 @@ def halved(engine: Engine, sets: range) -> int:
             f"memory ran out with only {rows} samples in a pass through the teacher",
             "--set synthesis.sets_at_once=1, --device cpu, or a machine with more memory",
         )
-    return max(1, rows // (2 * least)) * least
+    fewer = max(1, rows // (2 * least)) * least
+    warn(f"memory ran out with {rows} samples in a pass through the teacher: going on with {fewer}")
+    _release(engine.hardware)
+    return replace(engine, rows_per_pass=fewer)
 
 
 def _release(hardware: Hardware) -> None:
