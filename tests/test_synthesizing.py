@@ -52,7 +52,8 @@ class Heard(SilentReporter):
         self.warnings: list[str] = []
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        if "by class" not in text:
+            self.notes.append(text)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -126,7 +126,7 @@ def test_every_key_is_listed_with_its_default(cake: Callable[..., Outcome], monk
     monkeypatch.setenv("COLUMNS", "200")
     listed = {line.split()[0]: line for line in cake("recipes", "--keys").out.splitlines()[1:]}
     assert set(listed) == set(field_types())
-    assert str(defaults()["synthesis.tv_weight"]) in listed["synthesis.tv_weight"]
+    assert str(defaults()["synthesis.cls_weight"]) in listed["synthesis.cls_weight"]
 
 
 def test_version(cake: Callable[..., Outcome]):
