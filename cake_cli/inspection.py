@@ -15,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier, unnamed_weights
+from cake_cli.models.response import measure_response
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
@@ -84,6 +85,7 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
     if weights is not None:
         return _describe_weights(weights)
     model = load_classifier(path, settings)
+    response = measure_response(model)
     return {
         "kind": "student" if model.architecture else "teacher",
         "path": str(path),
@@ -95,6 +97,8 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "parameters": model.parameters,
         "multiply_adds": multiply_adds(model),
         "input": model.spec.to_json(),
+        "response": {"scale": response.scale, "changes": response.changes, "text": response.sentence()},
+        "doubts": [doubt for doubt in (response.doubt(),) if doubt],
         "classes": model.classes,
         "class_names": model.class_names,
         "output_kind": model.output_kind,

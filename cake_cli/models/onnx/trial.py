@@ -184,7 +184,7 @@ class Trial:
         ends = self._guessed(found)
         remains: OutputKind = "probs" if ends == "probs" and self.kind == "logits" else "logits"
         module = OnnxClassifier(body, kind=remains, has_batch=True)
-        return Settled(module, ends, self._compare(module.as_logits(found), ends, slice(0, 3)))
+        return Settled(module, ends, self._compare(module, module.as_logits(found), ends, slice(0, 3)))
 
     def _guessed(self, found: np.ndarray) -> OutputKind:
         """The kind of the file's output, from its values where the graph does not show it."""
