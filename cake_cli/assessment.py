@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from cake_cli.config import Config
+from cake_cli.config import Config, TeacherConfig
 from cake_cli.data import TEACHER, Evaluation, at_chance, evaluate, open_heldout, read_class_map
 from cake_cli.errors import AgreementMissed, DataError, ModelFileError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware, pick
 from cake_cli.models.classifier import Classifier, Denormalise, Normalise
 from cake_cli.models.cost import Size, size_of
-from cake_cli.models.loading import load_classifier
+from cake_cli.models.loading import is_weights, load_classifier
 from cake_cli.models.speed import Speed, measure_speed
 from cake_cli.spec import InputSpec, format_shape
 
@@ -94,6 +94,7 @@ def assess(
     batch_size: int,
     reporter: Reporter,
     speed: bool = False,
+    teacher: TeacherConfig | None = None,
 ) -> Assessment:
     """Evaluates models on held-out data, all in one pass, and their teacher beside them where one is given.
 
@@ -104,6 +105,7 @@ def assess(
         batch_size: samples of a pass.
         reporter: told of the course.
         speed: whether forward passes are timed.
+        teacher: what the teacher's file does not say of itself; as for the models by default.
 
     Raises:
         CakeError: if a file or the data do not fit.
@@ -116,17 +118,19 @@ def assess(
     class_map = read_class_map(data.class_map)
     hardware = pick(config.hardware.device)
     files = {_key(path): path for path in models}
-    opened = {name: load_classifier(path, config.teacher) for name, path in files.items()}
-    first = next(iter(opened.values()))
+    stated = dict.fromkeys(files, config.teacher)
     if against is not None:
-        opened[TEACHER] = load_classifier(against, config.teacher)
-        files[TEACHER] = against
+        files[TEACHER], stated[TEACHER] = against, teacher or config.teacher
+    opened = {
+        name: load_classifier(files[name], settings) for name, settings in _where_it_applies(files, stated).items()
+    }
+    first = next(iter(opened.values()))
     _require_alike(first, opened.values())
     for note in _named_otherwise(first, opened.values()):
         reporter.warn(note)
     sizes = {name: size_of(model, files[name]) for name, model in opened.items()}
     ready = {name: _in_space_of(first.spec, model).on(hardware) for name, model in opened.items()}
-    teacher = ready.pop(TEACHER, None)
+    judge = ready.pop(TEACHER, None)
     heldout = open_heldout(
         data.data,
         first.spec,
@@ -145,17 +149,34 @@ def assess(
         ready,
         heldout,
         classes=first.classes,
-        teacher=teacher,
+        teacher=judge,
         device=hardware.device,
         batch_size=batch_size,
         reporter=reporter,
     )
     _warn_of_chance(found, reporter)
-    everyone = ready if teacher is None else {TEACHER: teacher, **ready}
+    everyone = ready if judge is None else {TEACHER: judge, **ready}
     speeds = _speeds(everyone, first.spec.shape, hardware, reporter) if speed else {}
     rows = {name: Assessed(str(files[name]), found[name], sizes[name], speeds.get(name)) for name in everyone}
     measured = rows.pop(TEACHER, None)
     return Assessment(heldout.name, hardware.describe(), heldout.notes, measured, tuple(rows.values()))
+
+
+def _where_it_applies(files: Mapping[str, Path], stated: Mapping[str, TeacherConfig]) -> dict[str, TeacherConfig]:
+    """The settings of each file, without an architecture for those that are no weights.
+
+    Raises:
+        UsageError: if an architecture is stated, and none of the files that it is for is of weights.
+    """
+    found = {name: settings if is_weights(files[name]) else replace(settings, arch=None)
+             for name, settings in stated.items()}  # fmt: skip
+    for name, settings in stated.items():
+        alike = [other for other, others in stated.items() if others.arch == settings.arch]
+        if settings.arch is not None and not any(found[other].arch for other in alike):
+            raise UsageError(
+                f"--arch {settings.arch} is for weights, and {files[name]} is none", "leave it out; or --against-arch"
+            )
+    return found
 
 
 def _key(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
 from cake_cli.models.loading import load_classifier, unnamed_weights
+from cake_cli.models.response import measure_response
 from cake_cli.models.work import multiply_adds
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
@@ -82,6 +83,7 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
     if weights is not None:
         return _describe_weights(weights)
     model = load_classifier(path, settings)
+    response = measure_response(model)
     return {
         "kind": "student" if model.architecture else "teacher",
         "path": str(path),
@@ -93,6 +95,8 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "parameters": model.parameters,
         "multiply_adds": multiply_adds(model),
         "input": model.spec.to_json(),
+        "response": {"scale": response.scale, "changes": response.changes, "text": response.sentence()},
+        "doubts": [doubt for doubt in (response.doubt(),) if doubt],
         "classes": model.classes,
         "class_names": model.class_names,
         "output_kind": model.output_kind,

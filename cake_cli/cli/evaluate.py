@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, count, size
+from cake_cli.config import TeacherConfig
+from cake_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from cake_cli.assessment import Assessed, Assessment
+
+
+_AGAINST = "{} of the file at --against, where it is another than the models'."
 
 
 def evaluate(
@@ -22,6 +28,22 @@ def evaluate(
     against: Annotated[
         Path | None,
         typer.Option("--against", help="The teacher to measure agreement with.", rich_help_panel=o.EVALUATION),
+    ] = None,
+    against_arch: Annotated[
+        str | None, typer.Option("--against-arch", help=_AGAINST.format("--arch"), rich_help_panel=o.TEACHER)
+    ] = None,
+    against_mean: Annotated[
+        str | None, typer.Option("--against-mean", help=_AGAINST.format("--mean"), rich_help_panel=o.TEACHER)
+    ] = None,
+    against_std: Annotated[
+        str | None, typer.Option("--against-std", help=_AGAINST.format("--std"), rich_help_panel=o.TEACHER)
+    ] = None,
+    against_input_range: Annotated[
+        str | None,
+        typer.Option("--against-input-range", help=_AGAINST.format("--input-range"), rich_help_panel=o.TEACHER),
+    ] = None,
+    against_output: Annotated[
+        str | None, typer.Option("--against-output", help=_AGAINST.format("--output"), rich_help_panel=o.TEACHER)
     ] = None,
     split: o.Split = None,
     label_column: o.LabelColumn = None,
@@ -78,6 +100,10 @@ def evaluate(
         verify=verify, data=data, split=split, label_column=label_column, class_map=class_map, strict=strict,
         data_root=data_root, download=download, min_agreement=min_agreement, device=device,
     )  # fmt: skip
+    teacher = _of_teacher(
+        settings.teacher, against, arch=against_arch, mean=against_mean, std=against_std,
+        input_range=against_input_range, output=against_output,
+    )  # fmt: skip
     console = Console(quiet=quiet, json_output=json, progress=progress)
     from cake_cli.assessment import assess, require_agreement
     from cake_cli.cli.progress import reporter_of
@@ -87,7 +113,15 @@ def evaluate(
         check_file(csv, force=force)
     if pictures is not None:
         check_output(pictures, force=force)
-    found = assess(models, settings, against=against, batch_size=batch_size, reporter=reporter_of(console), speed=speed)
+    found = assess(
+        models,
+        settings,
+        against=against,
+        batch_size=batch_size,
+        reporter=reporter_of(console),
+        speed=speed,
+        teacher=teacher,
+    )
     if json:
         console.json(found.to_json())
     elif quiet:
@@ -97,6 +131,27 @@ def evaluate(
         _show(console, found, speed=speed)
     _write(console, found, csv, pictures, force=force)
     require_agreement(found, settings.evaluation.min_agreement)
+
+
+def _of_teacher(settings: TeacherConfig, against: Path | None, **flags: str | None) -> TeacherConfig:
+    """What is said of the models' files, with what is said of the teacher's put in its place.
+
+    Raises:
+        UsageError: if a flag is wrong, or there is no teacher that it could be for.
+    """
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    if given and against is None:
+        raise UsageError(f"--against-{next(iter(given)).replace('_', '-')} needs the teacher", "--against TEACHER")
+    try:
+        stated = o.read_config(**given).teacher
+    except UsageError as fault:  # it names the flags as the models have them
+        fix = None if fault.fix is None else fault.fix.replace("--", "--against-")
+        raise UsageError(fault.what.replace("--", "--against-"), fix) from fault
+    if {"mean", "std"} & given.keys():
+        settings = replace(settings, input_range=None)
+    elif "input_range" in given:
+        settings = replace(settings, mean=None, std=None)
+    return replace(settings, **{name: getattr(stated, name) for name in given})
 
 
 def _show(console: Console, found: Assessment, *, speed: bool) -> None:

@@ -89,12 +89,14 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", count(described["parameters"])),
         ("multiply-adds", f"{count(described['multiply_adds'])} a row"),
         ("input", f"{format_shape(spec.shape)}   {normalisation(spec)}"),
+        ("responds", described["response"]["text"]),
         ("classes", _classes(described)),
         ("ends in", described["output_kind"]),
         ("opened by", f"{described['converter']}, batches {described['batching']}"),
     ]
     rows += [("mended", mend) for mend in described["mends"]]
     rows += [("checked", check) for check in described["checks"]]
+    rows += [("check", doubt) for doubt in described["doubts"]]
     if described["check_seconds"]:
         rows.append(("check took", f"{described['check_seconds']:.1f} s (a second or two for ordinary files)"))
     verb = "evaluate it" if described["architecture"] else "copy it"

@@ -24,8 +24,8 @@ def normalisation(spec: InputSpec) -> str:
     if spec.is_identity:
         return spec.source
     mean, std = (" ".join(_few(values)) for values in (spec.mean, spec.std))
-    inside = ", inside the file" if spec.expects == "raw" else ""
-    return f"mean {mean}  std {std}{inside} ({spec.source})"
+    raw = " of the raw values that the file takes" if spec.expects == "raw" else ""
+    return f"mean {mean}  std {std}{raw} ({spec.source})"
 
 
 def _few(values: tuple[float, ...]) -> list[str]:

@@ -69,17 +69,27 @@ def unnamed_weights(path: Path, settings: TeacherConfig) -> Weights | None:
     Raises:
         ModelFileError: if the file is missing, damaged, or holds pickled objects.
     """
-    if settings.arch is not None or path.is_dir() or read_source(path) is not None:
+    if settings.arch is not None or not is_weights(path):
         return None
-    file = sniff(path)
-    if file.format not in ("safetensors", "checkpoint"):
-        return None
-    from cake_cli.models.students import student_metadata
     from cake_cli.models.weights import read_weights
 
-    if file.format == "safetensors" and "cake.architecture" in student_metadata(path):
-        return None
-    return read_weights(file)
+    return read_weights(sniff(path))
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file holds weights that do not say of which architecture they are.
+
+    Raises:
+        ModelFileError: if it is missing or of no known kind.
+    """
+    if path.is_dir() or read_source(path) is not None:
+        return False
+    file = sniff(path)
+    if file.format != "safetensors":
+        return file.format == "checkpoint"
+    from cake_cli.models.students import student_metadata
+
+    return "cake.architecture" not in student_metadata(path)
 
 
 def _load(path: Path, settings: TeacherConfig) -> Classifier:

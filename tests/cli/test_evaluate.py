@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from torch import nn
 
 from cake_cli.models import speed as timing
 from cake_cli.models.loading import load_classifier
@@ -264,3 +265,55 @@ def test_a_class_map_that_is_none(cake: Cake, mlp_file: Path, heldout: Path, giv
     Path("empty.txt").write_text("# nothing\n")
     outcome = cake("evaluate", mlp_file, "--data", heldout, "--class-map", given)
     assert said in refusal(outcome, 2)
+
+
+@pytest.fixture
+def two_kinds(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Weights without a name, another network's weights, and an ONNX file; of 3 values to 3 classes."""
+    torch.manual_seed(0)
+    linear, mlp = (
+        nn.Sequential(nn.Flatten(), nn.Linear(3, 3)),
+        nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3)),
+    )
+    torch.save(linear.state_dict(), tmp_path / "linear.pth")
+    torch.save(
+        {f"{int(name[0]) + 1}{name[1:]}": value for name, value in mlp.state_dict().items()}, tmp_path / "mlp.pth"
+    )
+    save_linear(tmp_path / "graph.onnx", np.eye(3, dtype=np.float32))
+    rows = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    table = "\n".join(["a,b,c,label", *(f"{a},{b},{c},{int(np.argmax((a, b, c)))}" for a, b, c in rows)])
+    (tmp_path / "rows.csv").write_text(table + "\n")
+    return tmp_path / "linear.pth", tmp_path / "mlp.pth", tmp_path / "graph.onnx"
+
+
+def test_the_teacher_has_an_architecture_of_its_own(cake: Cake, two_kinds: tuple[Path, Path, Path]):
+    linear, mlp, graph = two_kinds
+    data = linear.with_name("rows.csv")
+    arguments = ("--data", data, "--arch", "linear", "--against-arch", "mlp:8", "--json")
+    found = json.loads(cake("evaluate", linear, "--against", mlp, *arguments).out)
+    assert found["agreement"] is not None
+    assert found["teacher"]["model"] == str(mlp)
+    beside = json.loads(cake("evaluate", graph, "--against", linear, "--data", data, "--arch", "linear", "--json").out)
+    assert beside["accuracy"] == 1.0, "an architecture is for weights; a graph beside them has its own"
+    refused = cake("evaluate", graph, "--against", graph, "--data", data, "--arch", "linear")
+    assert "is for weights" in refusal(refused, 2)
+
+
+def test_the_teacher_has_an_input_of_its_own(cake: Cake, two_kinds: tuple[Path, Path, Path]):
+    *_, graph = two_kinds
+    data = graph.with_name("rows.csv")
+    shifted = ("--against-mean", "5,0,0", "--against-std", "1,1,1")
+    same = json.loads(cake("evaluate", graph, "--against", graph, "--data", data, "--json").out)
+    other = json.loads(cake("evaluate", graph, "--against", graph, "--data", data, *shifted, "--json").out)
+    assert same["agreement"] == 1.0
+    assert other["agreement"] < 1.0
+    assert other["teacher"]["accuracy"] < other["accuracy"] == 1.0
+
+
+def test_flags_of_a_teacher_need_one(cake: Cake, two_kinds: tuple[Path, Path, Path]):
+    linear, _, graph = two_kinds
+    data = linear.with_name("rows.csv")
+    refused = cake("evaluate", graph, "--data", data, "--against-arch", "linear")
+    assert "--against-arch needs the teacher" in refusal(refused, 2)
+    refused = cake("evaluate", graph, "--data", data, "--against", linear, "--against-mean", "1")
+    assert "--against-mean and --against-std belong together" in refusal(refused, 2)

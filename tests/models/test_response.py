@@ -1,0 +1,70 @@
+"""The scale at which outputs respond, and the word about it where it is far from what was assumed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cake_cli.models import response
+from cake_cli.models.classifier import Classifier
+from cake_cli.models.response import Response, measure_response
+from cake_cli.spec import InputSpec
+
+
+class Scaled(nn.Module):
+    """A network for inputs of about `scale`, (N, 3, 8, 8) or (N, 6) to (N, 4)."""
+
+    def __init__(self, scale: float, values: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = scale
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(values, 32), nn.Tanh(), nn.Linear(32, 4))
+        self.body[1].weight.data *= 4
+        self.body[3].weight.data *= 20
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.body(rows / self.scale)
+
+
+def classifier(scale: float, spec: InputSpec) -> Classifier:
+    module: nn.Module = Scaled(scale, spec.values)
+    if spec.expects == "raw":
+        mean, std = spec.mean[0], spec.std[0]
+        inner = module
+        module = nn.Sequential()
+        module.forward = lambda rows: inner(rows * std + mean)  # type: ignore[method-assign]
+    return Classifier(module, spec, 4, "net", "0" * 64)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (6,)])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
+def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], scale: float) -> None:
+    found = measure_response(classifier(scale, InputSpec(shape)))
+    assert found.scale is not None
+    assert scale / 10 <= found.scale <= scale
+    assert f"about {found.scale:g}" in found.sentence()
+    doubt = found.doubt()
+    assert (doubt is None) == (scale == 1.0)
+    assert doubt is None or ("larger" in doubt) == (scale > 1)
+
+
+def test_raw_values_of_a_known_range_are_as_assumed() -> None:
+    spec = InputSpec((3, 8, 8), (127.5,), (73.6,), (0.0, 255.0), expects="raw")
+    found = measure_response(classifier(255.0, spec))
+    assert found.assumed == 100.0
+    assert found.doubt() is None
+
+
+def test_a_constant_responds_to_nothing() -> None:
+    found = Response({0.1: 0.0, 1.0: 0.001, 10.0: 0.0})
+    assert found.scale is None
+    assert found.doubt() is None
+    assert "no scale that was tried" in found.sentence()
+
+
+def test_a_slow_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response, "SECONDS", 0.0)
+    found = measure_response(classifier(1.0, InputSpec((6,))))
+    assert found.changes == {}
+    assert "not measured" in found.sentence()
