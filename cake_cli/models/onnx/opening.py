@@ -15,6 +15,7 @@ from cake_cli.models.onnx.conversion import ORDER, ConversionFailed, Converter, 
 from cake_cli.models.onnx.facts import read_facts
 from cake_cli.models.onnx.finite import refuse_non_finite
 from cake_cli.models.onnx.interpreter import GraphError, UnsupportedOperator
+from cake_cli.models.onnx.names import read_names
 from cake_cli.models.onnx.opinion import Forms, SecondOpinion
 from cake_cli.models.onnx.pairs import ByClass, scores_of_pairs
 from cake_cli.models.onnx.preparation import LATER_PASSES, PASSES, prepare
@@ -109,9 +110,10 @@ def _cut_down(original: ModelProto, output: str | None) -> tuple[ModelProto, lis
 
 
 def _metadata(original: ModelProto, scaling: Scaling | None) -> dict[str, str]:
-    """What the file says of itself, and the scale of its input where only the graph tells it."""
+    """What the file says of itself, and what only its graph tells: names of classes, and the scale of its input."""
     stated = {entry.key: entry.value for entry in original.metadata_props}
-    return stated if scaling is None or "cake.input" in stated else scaling.metadata() | stated
+    told = stated | read_names(original, stated)
+    return told if scaling is None or "cake.input" in stated else scaling.metadata() | told
 
 
 def _reference(opinion: SecondOpinion, by_class: ByClass | None) -> Callable[[np.ndarray], np.ndarray]:

@@ -75,7 +75,7 @@ def read_scaling(model: ModelProto, shape: tuple[int, ...]) -> Scaling | None:
                 factor, shift, found = factor * step[0], shift * step[0] + step[1], True
         name = node.output[0]
     usable = found and np.isfinite([factor, shift]).all() and (factor > 0).all()
-    return Scaling(-shift / factor, 1 / factor) if usable else None
+    return Scaling(0.0 - shift / factor, 1 / factor) if usable else None
 
 
 def _affine(
