@@ -46,14 +46,12 @@ def _literal(text: str) -> Any:
     """A list or table written as JSON or as Python does; nothing of it is run."""
     if not text or len(text) > LONGEST:
         return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return None
 
 
 def _listed(value: Any) -> list[str]:
