@@ -79,7 +79,7 @@ def measure(prepared: Prepared, *, seconds: float, student: str | None = None) -
     engine, trials = _planned(prepared, plain, share / 2)
     bare, batch, layout = _best_bare(engine, share / 2)
     rows = engine.plan.set_size * engine.plan.at_once
-    compared = _in_turn((_engine_step(engine), rows), (bare, batch), seconds=share, hardware=engine.hardware)
+    compared = _in_turn(_engine_steps(engine), (bare, batch), seconds=share, hardware=engine.hardware)
     found = compared.described("engine", "bare")
     found |= {
         "device": engine.hardware.describe(),
@@ -120,21 +120,26 @@ def _planned(prepared: Prepared, plain: Engine, seconds: float) -> tuple[Engine,
     return replace(plain.planned(choice.step_plan), plan=plan), [trial.to_json() for trial in choice.trials]
 
 
-def _engine_step(engine: Engine) -> Work:
-    """One step of the engine on a whole wave, with all that a step of a run does."""
+def _engine_steps(engine: Engine) -> tuple[Work, int]:
+    """Steps of the engine on a whole wave, with all that steps of a run do, and how many sample-steps those are."""
     sets = range(engine.plan.at_once)
     walk = engine.begin(sets, *engine.draw(sets))
-    one = replace(engine, steps=1)
-    one.__dict__["step"] = engine.step  # captured or compiled already
-    stage = SILENT.stage("", 1, "")
+    rows, stage = len(walk.inputs), SILENT.stage("", 1, "")
 
-    def work() -> None:
-        with with_threads(engine.threads):
-            one.walk_on(walk, sets, stage)
+    def steps(count: int) -> Work:
+        some = replace(engine, steps=count, redraws=0)
+        some.__dict__["step"] = engine.step  # captured or compiled already
 
-    engine.teacher.on(engine.hardware)
-    work()
-    return work
+        def work() -> None:
+            engine.teacher.on(engine.hardware)
+            with with_threads(engine.threads):
+                some.walk_on(walk, sets, stage)
+
+        return work
+
+    steps(1)()
+    count = min(engine.steps, _repeats(steps(1), engine.hardware))
+    return steps(count), rows * count
 
 
 # --- the teacher alone --------------------------------------------------------------------------------------------

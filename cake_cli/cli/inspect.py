@@ -100,7 +100,8 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     if described["check_seconds"]:
         rows.append(("check took", f"{described['check_seconds']:.1f} s (a second or two for ordinary files)"))
     verb = "evaluate it" if described["architecture"] else "copy it"
-    command = "evaluate {} --data DATA" if described["architecture"] else "distill {} --student cnn"
+    student = "cnn" if spec.is_image else "mlp"
+    command = "evaluate {} --data DATA" if described["architecture"] else f"distill {{}} --student {student}"
     subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
     rows.append((f"to {verb}", "cake " + command.format(subject)))
     return rows

@@ -134,9 +134,9 @@ def _candidates(engine: Engine, plain: StepPlan, lower_precision: bool) -> Itera
 
 
 def _compiles(engine: Engine) -> bool:
-    """Whether torch.compile takes the teacher: it does not look into TorchScript."""
+    """Whether torch.compile takes the teacher: it does not look into TorchScript, nor let terms listen to layers."""
     modules = engine.teacher.module.modules()
-    return not any(isinstance(module, torch.jit.ScriptModule) for module in modules)
+    return not engine.objective.layers and not any(isinstance(module, torch.jit.ScriptModule) for module in modules)
 
 
 class _Trials:

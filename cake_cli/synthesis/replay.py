@@ -7,7 +7,6 @@ wave is copied; a wave of another size is stepped through as usual.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
@@ -53,7 +52,7 @@ class ReplayedStep:
             self.step(walk)
 
     def _capture(self, walk: Walk) -> None:
-        own = _copy_of(walk)
+        own = walk.copy()
         try:
             replay = self.capture(lambda: self.step(own))
         except RuntimeError as fault:
@@ -62,14 +61,6 @@ class ReplayedStep:
             self.refused = str(fault).splitlines()[0]
             return
         self._own, self._replay = own, replay
-
-
-def _copy_of(walk: Walk) -> Walk:
-    """The same in other memory; tensors that were one stay one, as inputs and positions may be."""
-    copies = {id(tensor): tensor.clone() for tensor in walk.tensors().values()}
-    own = {name: copies[id(tensor)] for name, tensor in walk.tensors().items() if not name.startswith("update_state.")}
-    state = {name: copies[id(tensor)] for name, tensor in walk.update_state.items()}
-    return replace(walk, **own, update_state=state, terms={})
 
 
 def capture_on(device: torch.device) -> Capture:

@@ -7,7 +7,7 @@ so a step can be compiled, or captured once and replayed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import torch
@@ -86,6 +86,14 @@ class Walk:
             f"update_state.{name}": value for name, value in self.update_state.items()
         }
 
+    def copy(self) -> Walk:
+        """The same in other memory; tensors that are one stay one, as inputs and positions may be."""
+        copies = {id(tensor): tensor.clone() for tensor in self.tensors().values()}
+        own = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        state = {name: copies[id(tensor)] for name, tensor in self.update_state.items()}
+        moved = {name: copies[id(value)] for name, value in own.items() if isinstance(value, Tensor)}
+        return replace(self, **moved, update_state=state, terms={})
+
     def copy_from(self, other: Walk) -> None:
         """Takes over the state of another walk of the same shapes, in the memory of this one."""
         theirs = other.tensors()
@@ -138,16 +146,12 @@ class PlainStep:
         bad = ~loss.sum().isfinite()
         walk.first_bad.copy_(torch.where(bad, torch.minimum(walk.first_bad, walk.steps_done), walk.first_bad))
         walk.steps_done.add_(1)
+        walk.alive.copy_(torch.linalg.vector_norm(gradient, math.inf, dim=tuple(range(1, gradient.dim()))) > 0)
         rows = self._rows_in_cache(walk)
-        for positions, inputs, part, sizes, alive in zip(
-            torch.split(walk.positions, rows),
-            torch.split(walk.inputs, rows),
-            torch.split(gradient, rows),
-            torch.split(walk.step_sizes, rows),
-            torch.split(walk.alive, rows),
+        for inputs, positions, part, sizes in zip(
+            *(torch.split(tensor, rows) for tensor in (walk.inputs, walk.positions, gradient, walk.step_sizes)),
             strict=True,
         ):
-            alive.copy_(torch.linalg.vector_norm(part, math.inf, dim=tuple(range(1, part.dim()))) > 0)
             for weight, prior in self.objective.priors.values():
                 prior.add_gradient(inputs, weight, part)
             self.space.pull_back(inputs, part)

@@ -32,8 +32,7 @@ def test_priors_and_update_in_chunks_change_no_bit(
     toy_teacher: Classifier, cpu: Hardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take, walk = begun(toy_teacher, cpu)
-    inputs = walk.inputs.clone()
-    whole = replace(walk, inputs=inputs, positions=inputs, loss=walk.loss.clone(), alive=walk.alive.clone())
+    whole = walk.copy()
     take(whole)
     monkeypatch.setattr(steps, "VALUES_IN_CACHE", 40)  # two rows of 1x4x4
     take(walk)

@@ -37,19 +37,6 @@ def _opsets(model: ModelProto) -> list[str]:
     return main[:1] + others
 
 
-def read_labels(model: ModelProto) -> list[str] | None:
-    """The classes as scikit-learn and its like name them, in the order of the scores; None where nothing does."""
-    makers = [node for node in model.graph.node if node.domain == "ai.onnx.ml"]
-    for node in sorted(makers, key=lambda node: node.op_type != "ZipMap"):
-        for attribute in node.attribute:
-            if attribute.name in ("classlabels_strings", "classlabels_int64s", "classlabels_ints"):
-                texts = [text.decode("utf-8", "replace") for text in attribute.strings]
-                numbers = [str(number) for number in attribute.ints]
-                if texts or (numbers and numbers != [str(index) for index in range(len(numbers))]):
-                    return texts or numbers
-    return None
-
-
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:MOST_LISTED])
     return shown if len(names) <= MOST_LISTED else f"{shown} and {len(names) - MOST_LISTED} more"

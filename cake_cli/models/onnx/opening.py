@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,10 @@ from onnx import ModelProto, TensorProto
 
 from cake_cli.errors import ModelFileError
 from cake_cli.models.onnx.conversion import ORDER, ConversionFailed, Converter, convert
-from cake_cli.models.onnx.facts import read_facts, read_labels
+from cake_cli.models.onnx.facts import read_facts
 from cake_cli.models.onnx.finite import refuse_non_finite
 from cake_cli.models.onnx.interpreter import GraphError, UnsupportedOperator
+from cake_cli.models.onnx.names import read_names
 from cake_cli.models.onnx.opinion import Forms, SecondOpinion
 from cake_cli.models.onnx.pairs import ByClass, scores_of_pairs
 from cake_cli.models.onnx.preparation import LATER_PASSES, PASSES, prepare
@@ -110,11 +110,10 @@ def _cut_down(original: ModelProto, output: str | None) -> tuple[ModelProto, lis
 
 
 def _metadata(original: ModelProto, scaling: Scaling | None, shape: tuple[int, ...]) -> dict[str, str]:
-    """What the file says of itself, and the scale of its input where only the graph tells it."""
-    labels = read_labels(original)
-    stated = {} if labels is None else {"cake.class_names": json.dumps(labels)}
-    stated |= {entry.key: entry.value for entry in original.metadata_props}
-    return stated if scaling is None or "cake.input" in stated else scaling.metadata(shape) | stated
+    """What the file says of itself, and what only its graph tells: names of classes, and the scale of its input."""
+    stated = {entry.key: entry.value for entry in original.metadata_props}
+    told = stated | read_names(original, stated)
+    return told if scaling is None or "cake.input" in stated else scaling.metadata(shape) | told
 
 
 def _reference(opinion: SecondOpinion, by_class: ByClass | None) -> Callable[[np.ndarray], np.ndarray]:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from cake_cli.errors import ModelFileError
+from cake_cli.models.onnx.arity import check_nodes
 from cake_cli.models.onnx.external import load_external
 
 LFS_MARK = b"version https://git-lfs"
@@ -40,6 +41,16 @@ PACKED_BITS: dict[int, int] = {
 }
 """Bits of one element in `raw_data`, for the types that weights are only stored in."""
 
+NUMBER_FIELDS: dict[int, str] = {
+    TensorProto.FLOAT: "float_data",
+    TensorProto.DOUBLE: "double_data",
+    TensorProto.INT64: "int64_data",
+    TensorProto.UINT32: "uint64_data",
+    TensorProto.UINT64: "uint64_data",
+    TensorProto.STRING: "string_data",
+}
+"""Where elements lie that are not in `raw_data`; all other types use `int32_data`."""
+
 LFS_FIX = "git lfs pull, or download the file itself"
 
 
@@ -64,6 +75,7 @@ def read_model(path: Path) -> ModelProto:
             f"{path.name} ({len(content):,} bytes) holds no ONNX graph", "give a model that torch.onnx.export wrote"
         )
     _check_operator_sets(model, path)
+    check_nodes(model, path)
     check_tensors(model, path)
     return model
 
@@ -119,8 +131,8 @@ def check_tensors(model: ModelProto, path: Path) -> None:
         size = _bytes_of(tensor.data_type, count)
         if tensor.data_location == TensorProto.EXTERNAL:
             load_external(tensor, size, path)
-        elif size is not None:
-            _check_inline(tensor, count, size, path)
+        elif size is not None or tensor.data_type == TensorProto.STRING:
+            _check_inline(tensor, count, size or 0, path)
 
 
 def _bytes_of(kind: int, count: int) -> int | None:
@@ -133,11 +145,9 @@ def _bytes_of(kind: int, count: int) -> int | None:
 def _check_inline(tensor: TensorProto, count: int, size: int, path: Path) -> None:
     if tensor.HasField("raw_data"):
         present, declared, unit = len(tensor.raw_data), size, "bytes"
-    elif tensor.data_type in PACKED_BITS:
-        present, declared, unit = len(tensor.int32_data), size, "numbers"
     else:
-        fields = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
-        present, declared, unit = max(len(field) for field in fields), count, "numbers"
+        present = len(getattr(tensor, NUMBER_FIELDS.get(tensor.data_type, "int32_data")))
+        declared, unit = size if tensor.data_type in PACKED_BITS else count, "numbers"
     if present != declared:
         raise ModelFileError(
             f"tensor {tensor.name!r} of {path.name} declares {declared:,} {unit} and has {present:,}",
