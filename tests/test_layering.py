@@ -17,12 +17,23 @@ import cake_cli
 
 PACKAGE = Path(cake_cli.__file__).parent
 FLOORS = {
-    0: {"", "errors", "spec", "config", "settings", "events", "storage", "runs", "catalog", "locks"},
+    0: {"", "errors", "spec", "config", "settings", "events", "storage", "runs", "recording", "catalog", "locks"},
     1: {"hardware", "ranks"},
     2: {"models", "data"},
     3: {"synthesis", "distillation"},
     4: {"report"},
-    5: {"methods", "planning", "estimating", "pipeline", "synthesizing", "inspection", "assessment"},
+    5: {
+        "methods",
+        "planning",
+        "estimating",
+        "pipeline",
+        "synthesizing",
+        "training",
+        "lesson",
+        "real_data",
+        "inspection",
+        "assessment",
+    },
     6: {"cli", "__main__"},
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
@@ -31,6 +42,11 @@ NEIGHBOURS = {
     ("pipeline", "synthesizing"),
     ("synthesizing", "planning"),
     ("synthesizing", "methods"),
+    ("pipeline", "training"),
+    ("training", "planning"),
+    ("training", "lesson"),
+    ("training", "real_data"),
+    ("planning", "real_data"),
     ("estimating", "planning"),
     ("planning", "methods"),
     ("estimating", "methods"),
