@@ -148,8 +148,8 @@ class SynthesisConfig:
     generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
     multi-scale noise, only labelled."""
     samples: int | None = None
-    """How many samples to make, rounded up to whole sets; by default 8000, what fits into --time-budget, or 0
-    with --real-data."""
+    """How many samples to make, rounded up to whole sets; by default 8000, or what fits into --time-budget; with
+    --real-data none (0)."""
     time_budget: str | None = None
     """How long synthesis may take, such as 90s, 20m or 1h30m: so many samples are made as fit, at most --samples."""
     formats: tuple[BankFormat, ...] = ("safetensors",)
