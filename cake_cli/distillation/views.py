@@ -1,7 +1,6 @@
 """Changes of synthetic samples, each labelled anew by the teacher on the very view that the student sees.
 
-Every view changes a random half of the samples of a batch, so that some are seen as they were made. They are off by
-default: see the README for what they did where they were measured.
+Every view changes a random half of the samples of a batch, so that some are seen as they were made.
 """
 
 from __future__ import annotations
