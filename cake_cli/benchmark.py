@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.losses import distillation_loss
-from cake_cli.distillation.trainer import Labelled, train
+from cake_cli.distillation.trainer import train
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, Layout, is_out_of_memory, with_threads
 from cake_cli.models.architectures import build_student

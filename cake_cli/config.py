@@ -33,6 +33,10 @@ Optimizer = Literal["sgd", "adam"]
 Bounds = Literal["none", "clamp", "reparametrise"]
 Labels = Literal["soft", "hard"]
 BankFormat = Literal["safetensors", "npz", "png"]
+LossName = Literal["ce", "kl", "logits"]
+View = Literal["mix", "shift", "flip", "noise"]
+LearningRateSchedule = Literal["one-cycle", "cosine", "constant"]
+BankMemory = Literal["auto", "device", "host", "disk"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Plan = Literal["auto", "plain"]
 
@@ -111,12 +115,19 @@ class StudentConfig:
     """The network that learns."""
 
     architecture: str | None = None
-    """Architecture of the student: a name of `cake students`."""
+    """Architecture of the student: a name of `cake students`. Can be repeated: several learn from one bank."""
+    others: tuple[str, ...] = ()
+    """Further students that learn from the same bank, each in a folder of its own below students."""
     export: tuple[ExportFormat, ...] = ()
     """Files to write beside the student: onnx, torchscript, pt2. Can be repeated."""
 
     def __post_init__(self) -> None:
-        _require(("safetensors" not in self.export, "the student is a safetensors file already", "--export onnx"))
+        names = (self.architecture, *self.others)
+        _require(
+            ("safetensors" not in self.export, "the student is a safetensors file already", "--export onnx"),
+            (len(set(names)) == len(names), "--student names a student twice", "name each once"),
+            (self.architecture is not None or not self.others, "others need a first student", "--student NAME"),
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,8 @@ class SynthesisConfig:
     generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
     multi-scale noise, only labelled."""
     samples: int | None = None
-    """How many samples to make, rounded up to whole sets; by default 8000, or what fits into --time-budget."""
+    """How many samples to make, rounded up to whole sets; by default 8000, or what fits into --time-budget; with
+    --real-data none (0)."""
     time_budget: str | None = None
     """How long synthesis may take, such as 90s, 20m or 1h30m: so many samples are made as fit, at most --samples."""
     formats: tuple[BankFormat, ...] = ("safetensors",)
@@ -206,7 +218,7 @@ class SynthesisConfig:
     def __post_init__(self) -> None:
         _ = self.budget_seconds
         _require(
-            (self.samples is None or self.samples > 0, "--samples must be positive", "--samples 8000"),
+            (self.samples is None or self.samples >= 0, "--samples cannot be negative", "--samples 8000"),
             (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
             (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
             (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),
@@ -306,21 +318,44 @@ class TrainingConfig:
     batch_size: int = 256
     """Samples of a training step."""
     lr: float = 0.1
-    """Peak learning rate of the one-cycle schedule."""
+    """Peak learning rate."""
+    lr_schedule: LearningRateSchedule = "one-cycle"
+    """How the learning rate runs: up and down (one-cycle), from the peak down to 0 (cosine), or constant."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 5e-4
     """Weight decay of SGD."""
     labels: Labels = "soft"
     """soft: the teacher's probabilities; hard: its most probable class."""
+    loss: LossName = "ce"
+    """Against the teacher: cross-entropy, KL divergence, or half the squared difference of logits."""
     temperature: float = 1.0
-    """Softens the teacher's and the student's probabilities in the loss."""
+    """Softens the teacher's and the student's probabilities in the loss, which is multiplied by its square."""
+    ema: float = 0.0
+    """Decay of a moving average of the student's weights, such as 0.999, which then is the student; 0 is without."""
+    views: tuple[View, ...] = ()
+    """Changes of synthetic samples, such as mix,shift, each of half of them, labelled as the student sees them."""
+    real_data: str | None = None
+    """Real, labelled data to learn from, too (forms as for --data): the run is then NOT data-free."""
+    real_split: str | None = None
+    """Split of the real data to learn from; train by default, where there are several."""
+    real_label_column: str | None = None
+    """Column of the label in a table of real data; the last by default."""
+    hard_weight: float = 0.5
+    """Lambda: weight of the true label on real data; the teacher's answer has 1 - lambda (Hinton et al. 2015)."""
     heldout_fraction: float = 0.05
     """Share of the synthetic samples that is never trained on, for measuring fidelity without real data."""
     min_step_size: float | None = None
     """Train only on samples made with at least this step size."""
     max_step_size: float | None = None
     """Train only on samples made with at most this step size."""
+    bank_memory: BankMemory = "auto"
+    """Where samples lie while the student learns; auto is the nearest that holds them."""
+
+    def rows_learned(self, samples: int) -> int:
+        """How many rows pass through the student, of so many samples: an epoch leaves out a last, smaller batch."""
+        batch = min(self.batch_size, samples)
+        return self.epochs * (samples // batch) * batch
 
     def __post_init__(self) -> None:
         _require(
@@ -331,6 +366,24 @@ class TrainingConfig:
             (self.weight_decay >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
             (self.temperature > 0, "--temperature must be positive", "--temperature 4"),
             (0 <= self.heldout_fraction <= 0.5, "heldout_fraction lies in [0, 0.5]", "0.05"),
+            (0 <= self.ema < 1, "--ema lies in [0, 1)", "--ema 0.999"),
+            (len(set(self.views)) == len(self.views), "--views names a view twice", "--views mix,shift,flip,noise"),
+            (0 <= self.hard_weight <= 1, "--lambda lies in [0, 1]", "--lambda 0.5"),
+            (
+                self.labels == "soft" or (self.loss == "ce" and not self.real_data),
+                "hard labels are learned by cross-entropy, without real data",
+                "--set training.labels=soft",
+            ),
+            (
+                self.loss != "logits" or self.temperature == 1,
+                "a temperature has no part in matching logits",
+                "leave --temperature out, or --loss kl",
+            ),
+            (
+                self.real_data is not None or (self.real_split is None and self.real_label_column is None),
+                "real_split and real_label_column are of real data",
+                "--real-data DATA",
+            ),
         )
 
 
@@ -396,6 +449,18 @@ class Config:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
+        bank, data = self.synthesis.bank, self.training.real_data
         _require(
             (0 <= self.seed < 2**63, "--seed lies in [0, 2^63)", "--seed 0"),
+            (
+                self.synthesis.samples != 0 or bank is not None or data is not None,
+                "--samples 0 leaves nothing to learn from",
+                "--real-data DATA, or --samples 8000",
+            ),
         )
+
+    @property
+    def real_alone(self) -> bool:
+        """Whether the student learns from real data alone: Hinton's distillation, as it was."""
+        made = self.synthesis.samples or (self.synthesis.samples is None and self.synthesis.time_budget is not None)
+        return self.training.real_data is not None and self.synthesis.bank is None and not made

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import torch
 
+from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.losses import distillation_loss
-from cake_cli.distillation.trainer import Labelled, train
+from cake_cli.distillation.placement import choose_place, held_bytes
+from cake_cli.distillation.trainer import train
+from cake_cli.distillation.views import Views
 from cake_cli.errors import EnvironmentFault, UsageError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, available_memory, free_disk, is_out_of_memory
@@ -44,7 +47,7 @@ class Estimate:
     disk: int
     """Bytes that the run directory will hold."""
     memory: int
-    """Bytes of main memory that the resident bank takes."""
+    """Bytes of main memory that samples take in training: all, or the stretches in which they are read from disk."""
 
     @property
     def total_seconds(self) -> float:
@@ -57,18 +60,25 @@ def estimate(prepared: Prepared) -> Estimate:
     seconds: dict[str, float] = {}
     row_bytes = 4 * (prepared.subject.spec.values + prepared.subject.classes + 1)
     disk, memory = PAGE_BYTES, 0
-    if prepared.bank is None and prepared.teacher is not None:
+    if prepared.synthesizes and prepared.teacher is not None:
         seconds["synthesis"] = _synthesis_seconds(prepared, prepared.teacher)
         disk += prepared.samples * (row_bytes + _copy_bytes(prepared))
-    if prepared.architecture is not None:
-        seconds["training"] = _training_seconds(prepared, prepared.architecture)
-        memory = 2 * prepared.samples * row_bytes
-        disk += 3 * 4 * prepared.student_parameters  # the student, and a checkpoint with its momentum
-        disk += len(prepared.config.student.export) * 4 * prepared.student_parameters
+    if prepared.architecture is None:
+        return Estimate(seconds, disk, memory)
+    if prepared.real is not None:
+        disk += prepared.real.samples * (row_bytes + 8)
+    size, hardware = prepared.learned_rows * row_bytes, prepared.hardware
+    memory = held_bytes(size, choose_place(size, hardware, prepared.config.training.bank_memory), hardware)
+    seconds |= {"training": 0.0} | ({"baseline": 0.0} if prepared.trains_baseline else {})
+    for name in prepared.students:
+        one = prepared.for_student(name)
+        each = _training_seconds(one, name)
+        seconds["training"] += each * prepared.learned_rows
+        disk += 3 * 4 * one.student_parameters  # the student, and a checkpoint with its momentum
+        disk += len(prepared.config.student.export) * 4 * one.student_parameters
         if prepared.trains_baseline:
-            seconds["baseline"] = seconds["training"]
-            memory += prepared.samples * row_bytes
-            disk += 4 * prepared.student_parameters
+            seconds["baseline"] += each * prepared.samples
+            disk += 4 * one.student_parameters + prepared.samples * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)
 
 
@@ -92,8 +102,8 @@ def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Esti
         UsageError: if not even one set fits into the time budget.
         DataError: if the bank that was begun is damaged.
     """
-    if prepared.bank is not None:
-        return prepared, estimate(prepared)
+    if not prepared.synthesizes:
+        return prepared, _shared(estimate(prepared), ranks)
     begun = (bank / "manifest.json").is_file()
     budget = prepared.config.synthesis.budget_seconds
     if begun:
@@ -105,7 +115,13 @@ def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Esti
             prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))
     cost = estimate(prepared)
     together = min(_together(cost.seconds["synthesis"], ranks), budget or math.inf)
-    return prepared, replace(cost, seconds=cost.seconds | {"synthesis": together})
+    return prepared, _shared(replace(cost, seconds=cost.seconds | {"synthesis": together}), ranks)
+
+
+def _shared(cost: Estimate, ranks: Ranks) -> Estimate:
+    """The same with training shared by all ranks, each a part of every batch."""
+    shared = {name: value / ranks.world for name, value in cost.seconds.items() if name in ("training", "baseline")}
+    return replace(cost, seconds=cost.seconds | shared)
 
 
 def _together(seconds: float, ranks: Ranks) -> float:
@@ -167,6 +183,7 @@ def _generative_seconds(prepared: Prepared, engine: Engine) -> float:
 
 
 def _training_seconds(prepared: Prepared, architecture: str) -> float:
+    """For each sample, over all epochs."""
     settings, hardware, subject = prepared.config.training, prepared.hardware, prepared.subject
     network = hardware.place(build_student(architecture, subject.spec.shape, subject.classes))
 
@@ -179,7 +196,10 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             network,
             batch,
             heldout=None,
-            loss=distillation_loss(settings.labels, settings.temperature),
+            loss=distillation_loss(settings.labels, settings.temperature, settings.loss),
+            views=Views(settings.views, prepared.teacher, hardware)
+            if settings.views and prepared.teacher is not None
+            else None,
             epochs=1,
             batch_size=rows,
             lr=1e-6,
@@ -190,8 +210,8 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             stage=SILENT.stage("probe", 1, ""),
         )
 
-    spent, rows = _quick_step(one_step, 8, min(settings.batch_size, prepared.samples), hardware)
-    return spent / rows * prepared.samples * settings.epochs
+    spent, rows = _quick_step(one_step, 8, min(settings.batch_size, prepared.learned_rows), hardware)
+    return spent / rows * settings.epochs
 
 
 def _quick_step(one_step: Callable[[int], None], few: int, many: int, hardware: Hardware) -> tuple[float, int]:
@@ -239,5 +259,7 @@ def require_room(prepared: Prepared, cost: Estimate, out: Path) -> None:
     if memory is not None and cost.memory > memory:
         raise EnvironmentFault(
             f"training would hold {cost.memory / 2**30:.1f} GiB of samples, and {memory / 2**30:.1f} GiB are free",
-            f"--samples {max(1, prepared.samples * memory // (2 * cost.memory))}",
+            "--set training.bank_memory=auto, which reads from the disk what memory does not hold"
+            if prepared.config.training.bank_memory != "auto"
+            else "end other programs",
         )

@@ -43,10 +43,23 @@ def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
 def _describe_run(path: Path) -> dict[str, Any]:
     run = RunDirectory.open(path)
     record = run.record
-    keys = ("command", "status", "started", "finished", "error", "device", "seed", "teacher", "student", "plan")
+    keys = (
+        "command",
+        "status",
+        "data_free",
+        "started",
+        "finished",
+        "error",
+        "device",
+        "seed",
+        "teacher",
+        "student",
+        "plan",
+    )
     described = {"kind": "run", "path": str(path)} | {key: record.get(key) for key in keys}
     described |= {key: record.get(key) for key in ("teacher_passes", "seconds", "evaluation", "warnings")}
     described["resumable"] = record["status"] != "complete"
+    described["students"] = [_describe_run(own.path) for own in run.students()]
     if run.bank_path.is_dir():
         bank = SampleBank.open(run.bank_path)
         described["bank"] = {"samples": len(bank), "complete": bank.is_complete}

@@ -10,29 +10,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from cake_cli.data import Evaluation, evaluate
-from cake_cli.distillation.losses import distillation_loss
-from cake_cli.distillation.trainer import Epoch, Labelled, measure_agreement, train
 from cake_cli.errors import AgreementMissed, DataError
 from cake_cli.events import SILENT, Reporter
-from cake_cli.models.architectures import build_student
-from cake_cli.models.classifier import Classifier
 from cake_cli.models.exporting import default_path, export
-from cake_cli.models.students import load_student, save_student
-from cake_cli.planning import Prepared, baseline_engine
-from cake_cli.ranks import Ranks
+from cake_cli.models.students import load_student
+from cake_cli.planning import Prepared
+from cake_cli.ranks import ALONE, Ranks
+from cake_cli.recording import RecordingReporter
 from cake_cli.report.page import write_report
-from cake_cli.runs import RunDirectory
+from cake_cli.runs import OtherRanksRun, RunDirectory, folder_name
 from cake_cli.synthesis.bank import SampleBank
-from cake_cli.synthesis.engine import Passes, SetPlan
-from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesizing import synthesize
+from cake_cli.training import train_baseline, train_student
 
 
-def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks | None = None) -> dict[str, Any]:
+def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Runs all stages that are not done yet, and returns what `--json` prints.
 
     Args:
@@ -46,19 +39,39 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
         AgreementMissed: at the very end, if `--min-agreement` is not reached.
     """
     _describe(prepared, run)
-    if prepared.bank is not None:
-        bank = prepared.bank
-    else:
+    bank = prepared.bank
+    if prepared.synthesizes:
         with _timed(run, "synthesis"):
             bank = synthesize(prepared, run.bank_path, reporter, run, ranks)
             prepared = replace(prepared, bank=bank)
-    run.update(bank=str(bank.path), teacher_passes=asdict(bank.passes), synthesis=_synthesis_record(bank))
-    if not run.student_path.exists():
+    _record_bank(run, bank)
+    if len(prepared.students) > 1:
+        _teach_each(prepared, run, bank, reporter, ranks)
+        run.finish("complete")
+    else:
+        _teach(prepared, run, bank, reporter, ranks)
+    ranks.share(None)
+    _require_agreement(prepared, run)
+    return result(run)
+
+
+def _record_bank(run: RunDirectory, bank: SampleBank | None) -> None:
+    if bank is None:
+        run.update(synthesis={"samples": 0, "method": "none"})
+    else:
+        run.update(bank=str(bank.path), teacher_passes=asdict(bank.passes), synthesis=_synthesis_record(bank))
+
+
+def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks) -> None:
+    """The stages of one student: training, its noise baseline, evaluation, report."""
+    trains, baseline = not run.student_path.exists(), prepared.trains_baseline and not run.baseline_path.exists()
+    ranks.share([prepared.architecture, str(run.path), trains, baseline])
+    if trains:
         with _timed(run, "training"):
-            _train_student(prepared, run, bank, reporter)
-    if prepared.trains_baseline and not run.baseline_path.exists():
+            train_student(prepared, run, bank, reporter, ranks)
+    if baseline:
         with _timed(run, "baseline"):
-            _train_baseline(prepared, run, reporter)
+            train_baseline(prepared, run, reporter, ranks)
     if prepared.heldout is not None:
         with _timed(run, "evaluation"):
             run.update(evaluation=_evaluate(prepared, run, reporter))
@@ -69,33 +82,81 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     run.finish("complete")
     if prepared.config.evaluation.report:
         run.update(report=str(write_report(run)))
-    _require_agreement(prepared, run)
-    return result(run)
 
 
-def assist(prepared: Prepared, bank: Path, ranks: Ranks) -> None:
-    """What the ranks after the first do in a distillation: their share of the samples.
+def _teach_each(
+    prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks
+) -> None:
+    """The stages of several students, each in a run directory of its own below that of the bank."""
+    if "students" not in run.record:
+        folders = {name: f"students/{folder_name(name)}" for name in prepared.students}
+        if len(set(folders.values())) < len(folders):
+            folders = {name: f"{folder}-{number}" for number, (name, folder) in enumerate(folders.items(), start=1)}
+        run.update(students=folders)
+    for name, folder in run.record["students"].items():
+        alone = replace(prepared.for_student(name), bank=bank)
+        own = _run_of_one(run, name, run.path / folder, bank)
+        if own.record["status"] == "complete":
+            continue
+        _describe(alone, own)
+        _record_bank(own, bank)
+        try:
+            _teach(alone, own, bank, RecordingReporter(reporter, own, name), ranks)
+        except BaseException as fault:
+            stopped = isinstance(fault, KeyboardInterrupt)
+            own.finish("interrupted" if stopped else "failed", fault=None if stopped else fault)
+            raise
+
+
+def _run_of_one(run: RunDirectory, name: str, path: Path, bank: SampleBank | None) -> RunDirectory:
+    """The run directory of one of several students, as `cake train` would make it; gone on with where it is there."""
+    if (path / "run.json").is_file():
+        return RunDirectory.open(path)
+    config = run.config()
+    config = replace(
+        config,
+        student=replace(config.student, architecture=name, others=()),
+        synthesis=config.synthesis if bank is None else replace(config.synthesis, bank=str(bank.path.resolve())),
+    )
+    command = str(run.record["command"]) if bank is None else "train"
+    return RunDirectory.create(path, config, command=command, force=True)
+
+
+def assist(prepared: Prepared, path: Path, ranks: Ranks) -> None:
+    """What the ranks after the first do in a distillation: their share of the samples, and of every batch.
 
     Args:
         prepared: of the run.
-        bank: folder of the run's own bank.
+        path: folder of the run, in which the first rank writes.
         ranks: the processes of the job.
 
     Raises:
-        CakeError: as `synthesize`.
+        CakeError: as `synthesize`, `train_student` and `train_baseline`.
     """
-    if prepared.bank is None:
-        synthesize(prepared, bank, SILENT, ranks=ranks)
+    bank = prepared.bank
+    if prepared.synthesizes:
+        bank = synthesize(prepared, path / "bank", SILENT, ranks=ranks)
+        prepared = replace(prepared, bank=bank)
+    while (work := ranks.share(None)) is not None:
+        name, folder, trains, baseline = work
+        alone, run = prepared.for_student(name), OtherRanksRun(Path(folder))
+        if trains:
+            train_student(alone, run, bank, SILENT, ranks)
+        if baseline:
+            train_baseline(alone, run, SILENT, ranks)
 
 
 def result(run: RunDirectory) -> dict[str, Any]:
     """The outcome of a run, as `--json` prints it; the README documents the keys."""
     record = run.record
     synthesis = record.get("synthesis") or {}
+    several = {str((own.record["student"] or {}).get("architecture")): result(own) for own in run.students()}
     return {
         "run": str(run.path),
         "status": record["status"],
-        "student": str(run.student_path),
+        "architecture": (record.get("student") or {}).get("architecture"),
+        "student": None if several else str(run.student_path),
+        **({"students": several} if several else {}),
         "exports": record.get("exports", []),
         "bank": record.get("bank"),
         "report": record.get("report"),
@@ -103,6 +164,7 @@ def result(run: RunDirectory) -> dict[str, Any]:
         "data_free": record["data_free"],
         "outside_contract": record.get("outside_contract", []),
         "teacher_passes": record["teacher_passes"],
+        "training_passes": record.get("training_passes"),
         "seconds": record["seconds"],
         "seed": record["seed"],
         "device": record.get("device"),
@@ -148,7 +210,10 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         device=prepared.hardware.describe(),
         precision=prepared.hardware.precision,
         teacher=about,
-        student={"architecture": prepared.architecture, "parameters": prepared.student_parameters},
+        student={"architecture": prepared.architecture, "parameters": prepared.student_parameters}
+        if len(prepared.students) == 1
+        else None,
+        real_data=None if prepared.real is None else {"data": prepared.real.name, "samples": prepared.real.samples},
         outside_contract=list(prepared.outside_contract),
         plan=asdict(prepared.plan)
         | {
@@ -166,132 +231,6 @@ def _synthesis_record(bank: SampleBank) -> dict[str, Any]:
     described = {} if health is None else {"health": health.to_json(), "balance": health.balance}
     about = {"objective": bank.manifest.get("objective"), "outside_contract": list(bank.outside_contract)}
     return {"samples": len(bank), "method": bank.manifest["synthesis"]["method"]} | about | described
-
-
-def _train_student(prepared: Prepared, run: RunDirectory, bank: SampleBank, reporter: Reporter) -> None:
-    settings = prepared.config.training
-    samples = bank.samples()
-    if settings.min_step_size is not None or settings.max_step_size is not None:
-        low, high = settings.min_step_size or 0.0, settings.max_step_size or float("inf")
-        samples = samples.select((samples.step_sizes >= low) & (samples.step_sizes <= high))
-    if len(samples) < 2:
-        raise DataError("no samples are left between min_step_size and max_step_size", "widen them")
-    held = _heldout_mask(len(samples), bank.plan, settings.heldout_fraction)
-    heldout = _labelled(prepared, samples.select(held)) if bool(held.any()) else None
-    learned = _labelled(prepared, samples.select(~held))
-    del samples
-    student = _fit(prepared, run, learned, heldout, "training", reporter)
-    if heldout is not None:
-        run.update(synthetic_fidelity=measure_agreement(student, heldout, prepared.hardware))
-    _save(prepared, run.student_path, student)
-
-
-def _heldout_mask(samples: int, plan: SetPlan, fraction: float) -> torch.Tensor:
-    """Every n-th set is held out, so that all step sizes are: a mask (N,)."""
-    sets = torch.arange(samples) // plan.set_size
-    last = int(sets[-1])
-    if fraction == 0 or last == 0:
-        return torch.zeros(samples, dtype=torch.bool)
-    period = round(1 / fraction)
-    return sets % period == min(period // 2, last // 2)
-
-
-def _labelled(prepared: Prepared, samples: Samples) -> Labelled:
-    hardware = prepared.hardware
-    return Labelled(hardware.place_rows(samples.inputs), samples.logits.to(hardware.device))
-
-
-def _fit(
-    prepared: Prepared,
-    run: RunDirectory,
-    samples: Labelled,
-    heldout: Labelled | None,
-    name: str,
-    reporter: Reporter,
-) -> nn.Module:
-    settings, seed = prepared.config.training, prepared.config.seed
-    torch.manual_seed(seed)
-    student = prepared.hardware.place(
-        build_student(prepared.architecture or "", prepared.subject.spec.shape, prepared.subject.classes)
-    )
-    last: list[Epoch] = []
-
-    def record(epoch: Epoch) -> None:
-        if not last:
-            run.keep_metrics(name, key="epoch", below=epoch.epoch)
-        last[:] = [epoch]
-        run.append_metrics(name, **{key: value for key, value in asdict(epoch).items() if value is not None})
-
-    with reporter.stage(name, settings.epochs, "epochs") as stage:
-        train(
-            student,
-            samples,
-            heldout=heldout,
-            loss=distillation_loss(settings.labels, settings.temperature),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            seed=seed,
-            hardware=prepared.hardware,
-            stage=stage,
-            checkpoint=run.checkpoints / f"{name}.pt",
-            on_epoch=record,
-        )
-        if last:
-            agreed = last[0].agreement
-            fidelity = "" if agreed is None else f"   agrees on {agreed:.1%} of held-out synthetic samples"
-            stage.conclude(f"{settings.epochs} epochs   loss {last[0].loss:.3f}{fidelity}")
-    return student
-
-
-def _save(prepared: Prepared, path: Path, student: nn.Module) -> None:
-    subject = prepared.subject
-    save_student(
-        path,
-        student,
-        prepared.architecture or "",
-        spec=subject.spec,
-        classes=subject.classes,
-        class_names=subject.class_names,
-        teacher_sha256=subject.sha256,
-        teacher_name=_teacher_name(prepared),
-    )
-
-
-def _teacher_name(prepared: Prepared) -> str:
-    if prepared.teacher is not None:
-        return prepared.teacher.name
-    return "" if prepared.bank is None else str(prepared.bank.manifest["teacher"]["name"])
-
-
-def _train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
-    """The same student, trained in the same way on as much noise that the teacher labelled."""
-    if prepared.teacher is None:
-        return
-    samples, passes = noise_samples(prepared, prepared.teacher, reporter)
-    run.update(baseline_passes=asdict(passes))
-    student = _fit(prepared, run, _labelled(prepared, samples), None, "baseline", reporter)
-    _save(prepared, run.baseline_path, student)
-
-
-def noise_samples(prepared: Prepared, teacher: Classifier, reporter: Reporter) -> tuple[Samples, Passes]:
-    """As many starting points as the bank has samples, labelled by the teacher and not moved.
-
-    This is the floor that every method must beat: what its steps add is what it is worth.
-    """
-    plan = prepared.plan
-    if plan.samples != prepared.samples:
-        plan = replace(plan, sets=-(-prepared.samples // plan.set_size))
-    engine = baseline_engine(
-        prepared.config.synthesis, teacher, plan, seed=prepared.config.seed, hardware=prepared.hardware
-    )
-    with reporter.stage("noise", plan.samples, "samples") as stage:
-        waves = [engine.wave(sets, stage) for sets in plan.waves]
-        stage.conclude(f"{plan.samples:,} starting points labelled by the teacher")
-    passes = sum((wave.passes for wave in waves), Passes())
-    return Samples.join([wave.samples for wave in waves]), passes
 
 
 def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
@@ -345,15 +284,23 @@ def evaluation_record(found: dict[str, Evaluation], data: str, notes: tuple[str,
 
 
 def _require_agreement(prepared: Prepared, run: RunDirectory) -> None:
+    """The gate, for each student.
+
+    Raises:
+        AgreementMissed: if one of them is below it.
+        DataError: if it could not be measured.
+    """
     gate = prepared.config.evaluation.min_agreement
-    evaluation = run.record["evaluation"]
-    if gate is None or evaluation is None:
+    runs = {str((own.record["student"] or {}).get("architecture")): own for own in run.students()} or {"student": run}
+    found = {name: own.record["evaluation"] for name, own in runs.items()}
+    if gate is None or None in found.values():
         return
-    agreement = evaluation["agreement"]
-    if agreement is None:
+    agreements = {name: evaluation["agreement"] for name, evaluation in found.items()}
+    if None in agreements.values():
         raise DataError("agreement cannot be measured without the teacher's file", "--teacher FILE")
-    if agreement < gate:
+    low = [f"{name} and teacher agree on {value:.2%}" for name, value in agreements.items() if value < gate]
+    if low:
         raise AgreementMissed(
-            f"student and teacher agree on {agreement:.2%} of the held-out data, less than {gate:.2%}",
+            f"{', '.join(low)} of the held-out data, less than {gate:.2%}",
             "more --samples, --steps or --epochs, or a larger student",
         )

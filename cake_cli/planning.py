@@ -11,6 +11,7 @@ import torch
 from cake_cli.catalog import base_name
 from cake_cli.config import DEFAULT_SAMPLES, Config, SynthesisConfig
 from cake_cli.data import HeldOut, open_heldout, read_class_map
+from cake_cli.distillation.views import require_possible
 from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
 from cake_cli.methods import check_choices, objective_of, space_of, update_of
@@ -18,6 +19,7 @@ from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier
 from cake_cli.ranks import Ranks
+from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec, format_shape
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
@@ -29,6 +31,10 @@ VALUES_PER_PASS = 1_500_000
 ROWS_AT_ONCE = {"cpu": 500}
 ROWS_AT_ONCE_ELSEWHERE = 4000
 """Samples side by side, and in one shard."""
+
+
+NO_SETS = SetPlan(sets=0, rows=1, groups=1, at_once=1)
+"""Of a run that learns from real data alone."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,34 @@ class Prepared:
     heldout: HeldOut | None
     student_parameters: int
     load_seconds: float
+    real: HeldOut | None = None
+    """Real data to learn from: the run is then not data-free."""
 
     @property
     def architecture(self) -> str | None:
         """Name of the student, None where only a bank is made."""
         return self.config.student.architecture
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Names of all students that learn from the one bank."""
+        first = self.config.student.architecture
+        return () if first is None else (first, *self.config.student.others)
+
+    def for_student(self, name: str) -> Prepared:
+        """The same for one student alone.
+
+        Raises:
+            UsageError: if it cannot take the input.
+        """
+        alone = replace(self.config.student, architecture=name, others=())
+        config = replace(self.config, student=alone)
+        return replace(self, config=config, student_parameters=_check_student(name, self.subject))
+
+    @property
+    def synthesizes(self) -> bool:
+        """Whether samples are to be made."""
+        return self.bank is None and self.plan.sets > 0
 
     @property
     def samples(self) -> int:
@@ -73,9 +102,15 @@ class Prepared:
         return self.config.synthesis.outside_contract if self.bank is None else self.bank.outside_contract
 
     @property
+    def learned_rows(self) -> int:
+        """How many samples an epoch has, real ones among them."""
+        return self.samples + (0 if self.real is None else self.real.samples)
+
+    @property
     def trains_baseline(self) -> bool:
         """Whether a student of noise will be trained beside: it takes the teacher, and data to show it on."""
-        return self.heldout is not None and self.teacher is not None and self.config.evaluation.baseline
+        wanted = self.config.evaluation.baseline and self.samples > 0
+        return wanted and self.heldout is not None and self.teacher is not None
 
 
 def prepare(config: Config, *, student: bool) -> Prepared:
@@ -95,8 +130,9 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
     if student and config.student.architecture is None:
         raise UsageError("which student?", "--student cnn; `cake students` lists them")
-    if student and config.student.architecture is not None:
-        base_name(config.student.architecture)
+    names = (config.student.architecture or "", *config.student.others) if student else ()
+    for name in names:
+        base_name(name)
     device = Ranks.current().device(config.hardware.device)
     hardware = pick(device, config.hardware.precision, deterministic=config.hardware.deterministic)
     bank = None if config.synthesis.bank is None else SampleBank.open(Path(config.synthesis.bank))
@@ -105,11 +141,15 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     load_seconds = time.perf_counter() - started
     subject = _subject(teacher, bank)
     require_writable(subject.spec, config.synthesis.formats)
-    plan = bank.plan if bank is not None else _plan(config.synthesis, subject.classes, hardware)
-    if bank is None and teacher is not None:
+    if bank is not None:
+        plan = bank.plan
+    else:
+        plan = NO_SETS if student and config.real_alone else _plan(config.synthesis, subject.classes, hardware)
+    if plan.sets and bank is None and teacher is not None:
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
         objective_of(config.synthesis, teacher, hardware)
-    parameters = _check_student(config.student.architecture, subject) if student else 0
+    parameters = [_check_student(name, subject) for name in names]
+    real = _taught(config, teacher, subject.spec, plan) if student else None
     data = config.evaluation
     heldout = None
     if data.data is not None:
@@ -125,7 +165,23 @@ def prepare(config: Config, *, student: bool) -> Prepared:
             download=data.download,
             class_names=subject.class_names,
         )
-    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, parameters, load_seconds)
+    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, sum(parameters[:1]), load_seconds, real)
+
+
+def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: SetPlan) -> HeldOut | None:
+    """The real data to learn from, if any, once it is known that the teacher is there to label what is to be learned.
+
+    Raises:
+        UsageError: if it is not, or the views that are asked for cannot be made.
+        DataError: if the data do not fit.
+    """
+    settings = config.training
+    for what, wanted in (("real data", settings.real_data is not None), ("changed samples", bool(settings.views))):
+        if wanted and teacher is None:
+            raise UsageError(f"the teacher's file is needed to label {what}", "--teacher FILE")
+    if settings.views:
+        require_possible(settings.views, spec.shape, plan.groups if plan.sets else 0)
+    return None if settings.real_data is None or teacher is None else open_real(config, teacher)
 
 
 def _open_teacher(config: Config, bank: SampleBank | None, hardware: Hardware) -> Classifier | None:
@@ -154,7 +210,7 @@ def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
 
 def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPlan:
     plan = plan_sets(
-        samples=settings.samples or DEFAULT_SAMPLES,
+        samples=DEFAULT_SAMPLES if settings.samples is None else settings.samples,
         classes=classes,
         groups=settings.groups,
         set_size=settings.set_size,

@@ -6,6 +6,7 @@
     bank/            manifest.json, shards      checkpoints/ what resume needs
     metrics.jsonl    one figure a line          log.txt      what the terminal said
     student.safetensors, report.html, samples.png, curves.png, confusion.png
+    students/NAME/   of several students: a run directory of each, with all but the bank
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ def now() -> str:
 
 def default_run_path(teacher: Path, student: str, root: Path = Path("runs")) -> Path:
     """The first free ``runs/<teacher>-to-<student>-001``."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{teacher.stem or 'bank'}-to-{Path(student).stem}").strip("-.")
+    stem = folder_name(f"{teacher.stem or 'bank'}-to-{Path(student).stem}")
     number = 1
     while (path := root / f"{stem}-{number:03d}").exists():
         number += 1
     return path
+
+
+def folder_name(text: str) -> str:
+    """A text as the name of a folder: ``mlp:64,64`` is ``mlp-64-64``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
 
 
 def versions() -> dict[str, str]:
@@ -81,7 +87,7 @@ class RunDirectory:
                 "working_directory": str(Path.cwd()),
                 "seed": config.seed,
                 "versions": versions(),
-                "data_free": True,
+                "data_free": config.training.real_data is None,
                 "seconds": {},
                 "teacher_passes": {"forward": 0, "backward": 0},
                 "evaluation": None,
@@ -133,6 +139,11 @@ class RunDirectory:
     def student_path(self) -> Path:
         """The trained student."""
         return self.path / "student.safetensors"
+
+    def students(self) -> list[RunDirectory]:
+        """The runs of the students, where there are several; only those that were begun."""
+        folders = (self.path / folder for folder in self.record.get("students", {}).values())
+        return [RunDirectory.open(folder) for folder in folders if (folder / "run.json").is_file()]
 
     @property
     def baseline_path(self) -> Path:
@@ -187,6 +198,30 @@ class RunDirectory:
         """Keeps a warning for the report."""
         if text not in self.record["warnings"]:
             self.update(warnings=[*self.record["warnings"], text])
+
+
+class OtherRanksRun(RunDirectory):
+    """A run as the ranks after the first see it: they read its files, and what they would write the first writes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, {})
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what `resume` needs; the first rank makes it."""
+        return self.path / "checkpoints"
+
+    def update(self, **fields: Any) -> None:
+        """Is left to the first rank."""
+
+    def append_metrics(self, stage: str, **figures: float) -> None:
+        """Is left to the first rank."""
+
+    def keep_metrics(self, stage: str, *, key: str, below: int) -> None:
+        """Is left to the first rank."""
+
+    def log(self, lines: Iterable[str]) -> None:
+        """Is left to the first rank."""
 
 
 def _append(file: Path, lines: Iterable[str]) -> None:

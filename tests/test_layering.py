@@ -17,7 +17,7 @@ import cake_cli
 
 PACKAGE = Path(cake_cli.__file__).parent
 FLOORS = {
-    0: {"", "errors", "spec", "config", "settings", "events", "storage", "runs", "catalog", "locks"},
+    0: {"", "errors", "spec", "config", "settings", "events", "storage", "runs", "recording", "catalog", "locks"},
     1: {"hardware", "ranks"},
     2: {"models", "data"},
     3: {"synthesis", "distillation"},
@@ -30,6 +30,9 @@ FLOORS = {
         "synthesizing",
         "tuning",
         "benchmark",
+        "training",
+        "lesson",
+        "real_data",
         "inspection",
         "assessment",
     },
@@ -45,6 +48,11 @@ NEIGHBOURS = {
     ("tuning", "planning"),
     ("benchmark", "planning"),
     ("benchmark", "tuning"),
+    ("pipeline", "training"),
+    ("training", "planning"),
+    ("training", "lesson"),
+    ("training", "real_data"),
+    ("planning", "real_data"),
     ("estimating", "planning"),
     ("planning", "methods"),
     ("estimating", "methods"),

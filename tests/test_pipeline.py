@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cake_cli import pipeline, synthesizing
+from cake_cli import pipeline, synthesizing, training
 from cake_cli.config import Config, EvaluationConfig
 from cake_cli.errors import AgreementMissed, DataError, RunError, UsageError
 from cake_cli.events import SILENT
@@ -82,7 +82,7 @@ def test_a_stop_in_any_stage_loses_nothing(config: Config, tmp_path: Path, monke
     run = start(config, tmp_path / "stopped")
     prepared = prepare(config, student=True)
     calls = {"wave": 0, "save": 0}
-    wave, save = Engine.wave, pipeline.save_student
+    wave, save = Engine.wave, training.save_student
 
     def wave_that_stops(engine: Engine, *arguments: object) -> object:
         calls["wave"] += 1
@@ -97,7 +97,7 @@ def test_a_stop_in_any_stage_loses_nothing(config: Config, tmp_path: Path, monke
         save(*arguments, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Engine, "wave", wave_that_stops)
-    monkeypatch.setattr(pipeline, "save_student", save_that_stops)
+    monkeypatch.setattr(training, "save_student", save_that_stops)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             pipeline.distill(prepared, RunDirectory.open(run.path), SILENT)
@@ -253,12 +253,3 @@ def test_samples_are_chosen_by_their_step_size(config: Config, tmp_path: Path) -
     narrow = replace(config, training=replace(config.training, min_step_size=1.0))
     with pytest.raises(DataError, match="no samples are left"):
         distilled(narrow, tmp_path / "run")
-
-
-def test_every_nth_set_is_held_out() -> None:
-    prepared_plan = pipeline.SetPlan(sets=40, rows=2, groups=5, at_once=4)
-    held = pipeline._heldout_mask(400, prepared_plan, 0.05)
-    assert int(held.sum()) == 20
-    assert held.reshape(40, 10).all(dim=1).sum() == 2
-    assert not pipeline._heldout_mask(400, prepared_plan, 0.0).any()
-    assert not pipeline._heldout_mask(10, prepared_plan, 0.05).any()

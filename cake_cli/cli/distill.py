@@ -16,7 +16,7 @@ def distill(
     teacher: Annotated[
         Path | None, typer.Argument(help="The model file to copy.", metavar="TEACHER", show_default=False)
     ] = None,
-    student: o.Student = None,
+    student: o.Students = None,
     arch: o.Arch = None,
     classes: o.Classes = None,
     trust: o.Trust = None,
@@ -42,7 +42,13 @@ def distill(
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
+    lr_schedule: o.Schedule = None,
+    loss: o.Loss = None,
     temperature: o.Temperature = None,
+    ema: o.Ema = None,
+    views: o.Views = None,
+    real_data: o.RealData = None,
+    hard_weight: o.HardWeight = None,
     data: o.Data = None,
     split: o.Split = None,
     label_column: o.LabelColumn = None,
@@ -75,7 +81,8 @@ def distill(
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
         verify=verify, seed=seed, method=method, samples=samples, steps=steps, time_budget=time_budget,
         contrastive=contrastive, noise=noise, bank=bank,
-        epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data, split=split,
+        epochs=epochs, batch_size=batch_size, lr=lr, lr_schedule=lr_schedule, loss=loss, temperature=temperature,
+        ema=ema, views=views, real_data=real_data, hard_weight=hard_weight, data=data, split=split,
         label_column=label_column, data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
         class_map=class_map, export=export or None, report=report, plan=step_plan,
@@ -109,8 +116,10 @@ def run_command(
     from cake_cli.runs import RunDirectory, default_run_path
 
     source = settings.teacher.file or settings.synthesis.bank or "teacher"
+    others = len(settings.student.others)
+    named = f"{others + 1}-students" if others else settings.student.architecture or "student"
     with Ranks.current().joined(settings.hardware.device) as ranks:
-        path = out or default_run_path(Path(source), settings.student.architecture or "student")
+        path = out or default_run_path(Path(source), named)
         path = Path(ranks.share(str(path)))
         prepared, cost = plan(console, settings, path, student=True, ranks=ranks)
         if dry_run:

@@ -147,13 +147,24 @@ def _conditions(described: dict[str, Any]) -> str:
     return f"{', '.join(named)}, {at_once} sets at once, {found['rows_per_pass']} rows a pass"
 
 
+def _of_several(described: dict[str, Any]) -> str:
+    accuracy = ((described["evaluation"] or {}).get("accuracy") or {}).get("student")
+    told = "" if accuracy is None else f", accuracy {accuracy:.2%}"
+    return f"{described['student']['architecture']}  {described['path']}  {described['status']}{told}"
+
+
 def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("state", described["status"] + (f": {described['error']}" if described["error"] else "")),
         ("started", str(described["started"])),
         ("teacher", str((described["teacher"] or {}).get("name"))),
-        ("student", str((described["student"] or {}).get("architecture"))),
     ]
+    if described["students"]:
+        rows += [("student", _of_several(one)) for one in described["students"]]
+    else:
+        rows.append(("student", str((described["student"] or {}).get("architecture"))))
+    if described["data_free"] is False:
+        rows.append(("data", "NOT data-free: real data trained the student"))
     if "bank" in described:
         rows.append(("bank", f"{described['bank']['samples']:,} samples"))
     evaluation = described["evaluation"]

@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from cake_cli.catalog import EXPORTS, STUDENTS, ExportFormat
-from cake_cli.config import BankFormat, Config, Contrastive, Method, Noise, Outputs, Plan, Precision
+from cake_cli.config import (
+    BankFormat,
+    Config,
+    Contrastive,
+    LearningRateSchedule,
+    LossName,
+    Method,
+    Noise,
+    Outputs,
+    Plan,
+    Precision,
+)
 from cake_cli.errors import UsageError, did_you_mean
 from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
 
@@ -82,8 +93,8 @@ OutputKind = Annotated[Outputs | None, flag("teacher.outputs", "--outputs", pane
 OutputName = Annotated[str | None, flag("teacher.output", "--output", panel=TEACHER, metavar="NAME")]
 Verify = Annotated[bool | None, flag("teacher.verify", "--verify/--no-verify", panel=TEACHER)]
 
-Student = Annotated[
-    str | None,
+Students = Annotated[
+    list[str] | None,
     flag("student.architecture", "--student", panel="Student", metavar="NAME", complete=complete_student),
 ]
 
@@ -142,7 +153,13 @@ TRAINING = "Training"
 Epochs = Annotated[int | None, flag("training.epochs", "--epochs", panel=TRAINING)]
 BatchSize = Annotated[int | None, flag("training.batch_size", "--batch-size", panel=TRAINING)]
 LearningRate = Annotated[float | None, flag("training.lr", "--lr", panel=TRAINING)]
+Schedule = Annotated[LearningRateSchedule | None, flag("training.lr_schedule", "--lr-schedule", panel=TRAINING)]
+Loss = Annotated[LossName | None, flag("training.loss", "--loss", panel=TRAINING)]
 Temperature = Annotated[float | None, flag("training.temperature", "--temperature", panel=TRAINING)]
+Ema = Annotated[float | None, flag("training.ema", "--ema", panel=TRAINING, metavar="DECAY")]
+Views = Annotated[str | None, flag("training.views", "--views", panel=TRAINING, metavar="mix,shift,flip,noise")]
+RealData = Annotated[str | None, flag("training.real_data", "--real-data", panel=TRAINING, metavar="DATA")]
+HardWeight = Annotated[float | None, flag("training.hard_weight", "--lambda", panel=TRAINING, metavar="LAMBDA")]
 
 EVALUATION = "Evaluation (never trains, never selects)"
 Data = Annotated[str | None, flag("evaluation.data", "--data", panel=EVALUATION, metavar="DATA")]
@@ -199,7 +216,7 @@ def read_config(
     config: Path | None = None,
     assignments: list[str] | None = None,
     teacher: Path | None = None,
-    student: str | None = None,
+    student: list[str] | None = None,
     **flags: Any,
 ) -> Config:
     """The configuration that a command line asks for.
@@ -209,7 +226,7 @@ def read_config(
         config: a TOML file.
         assignments: ``KEY=VALUE`` texts.
         teacher: path of the teacher.
-        student: name of the student.
+        student: names of the students.
         flags: settings by the name of their field; None means not given.
 
     Raises:
@@ -218,8 +235,8 @@ def read_config(
     values = {full_key(name): value for name, value in flags.items() if value is not None}
     if teacher is not None:
         values["teacher.file"] = str(teacher)
-    if student is not None:
-        values["student.architecture"] = student
+    if student:
+        values |= {"student.architecture": student[0], "student.others": student[1:]}
     if "student.export" in values:
         values["student.export"] = list(split_formats(values["student.export"]))
     values = {key: _split_list(key, value) for key, value in values.items()}
@@ -228,10 +245,13 @@ def read_config(
 
 def _split_list(key: str, value: Any) -> Any:
     """Texts such as ``3,32,32`` as the numbers that a setting holds."""
-    kinds = [kind for kind in get_args(field_types()[key]) if kind is not NoneType]
+    whole = field_types()[key]
+    kinds = [whole] if get_origin(whole) is tuple else [kind for kind in get_args(whole) if kind is not NoneType]
     if not isinstance(value, str) or not kinds or get_origin(kinds[0]) is not tuple:
         return value
     number = get_args(kinds[0])[0]
+    if number not in (int, float):
+        return [part.strip() for part in value.split(",") if part.strip()]
     try:
         return [number(part) for part in value.split(",")]
     except ValueError as fault:

@@ -15,4 +15,6 @@ def report(path: Annotated[Path, typer.Argument(help="A run directory.", metavar
     from cake_cli.report.page import write_report
     from cake_cli.runs import RunDirectory
 
-    Console().result(str(write_report(RunDirectory.open(path))))
+    run = RunDirectory.open(path)
+    for one in run.students() or [run]:
+        Console().result(str(write_report(one)))

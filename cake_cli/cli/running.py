@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.config import Config
 from cake_cli.errors import AgreementMissed, CakeError, RunError
-from cake_cli.events import Reporter, Stage
 
 if TYPE_CHECKING:
     from cake_cli.estimating import Estimate
@@ -48,6 +47,7 @@ def absolute(config: Config) -> Config:
         config,
         teacher=replace(config.teacher, file=full(config.teacher.file)),
         synthesis=replace(config.synthesis, bank=full(config.synthesis.bank)),
+        training=replace(config.training, real_data=full(config.training.real_data)),
         evaluation=replace(
             config.evaluation,
             data=full(config.evaluation.data),
@@ -75,13 +75,16 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
     sets = prepared.plan
     steps = 0 if prepared.config.synthesis.only_labels else prepared.config.synthesis.steps
     samples = prepared.samples
-    fresh = prepared.bank is None
+    fresh = prepared.synthesizes
     return {
         "dry_run": True,
         "out": str(out),
         "teacher": None if prepared.teacher is None else prepared.teacher.name,
         "student": prepared.architecture,
+        "students": list(prepared.students),
         "samples": samples,
+        "real_samples": None if prepared.real is None else prepared.real.samples,
+        "data_free": prepared.real is None,
         "sets": sets.sets,
         "outside_contract": list(prepared.outside_contract),
         "teacher_passes": {
@@ -122,7 +125,7 @@ def assist_distillation(prepared: Prepared, path: Path, ranks: Ranks) -> None:
 
     try:
         with terminable():
-            assist(prepared, path / "bank", ranks)
+            assist(prepared, path, ranks)
     except KeyboardInterrupt:
         raise stopped("nothing is lost", path, path / "bank", ranks) from None
 
@@ -137,6 +140,7 @@ def run_distillation(console: Console, prepared: Prepared, run: RunDirectory, ra
     """
     from cake_cli.cli.progress import reporter_of
     from cake_cli.pipeline import distill, result
+    from cake_cli.recording import RecordingReporter
 
     reporter = RecordingReporter(reporter_of(console), run)
     try:
@@ -162,35 +166,43 @@ def run_distillation(console: Console, prepared: Prepared, run: RunDirectory, ra
 
 
 def show_outcome(console: Console, outcome: dict[str, Any]) -> None:
-    """After a run: one table, where things are, the next command; or JSON; or only the path."""
+    """After a run: one table, where things are, the next command; or JSON; or only the students' paths."""
     if console.json_output:
         console.json(outcome)
         return
-    if console.quiet:
-        console.result(outcome["student"])
-        return
-    evaluation = outcome["evaluation"]
-    console.say()
-    if evaluation is not None:
-        console.table(["", "accuracy", "95 % interval", "agreement"], _rows(evaluation))
+    several = outcome.get("students")
+    each = [outcome] if several is None else list(several.values())
+    if not console.quiet:
         console.say()
-    passes = outcome["teacher_passes"]
-    console.facts(
-        "done",
-        [
-            ("student", outcome["student"]),
-            *((file["format"], file["path"]) for file in outcome["exports"]),
-            ("report", outcome["report"] or "not written (--no-report)"),
-            ("cost", f"{count(passes['forward'])} forward and {count(passes['backward'])} backward teacher passes, "
-                     f"{duration(sum(outcome['seconds'].values()))}"),
-            ("next", _next_command(outcome)),
-        ],
-    )  # fmt: skip
-    console.result(outcome["student"])
+        rows = [row for one in each if one["evaluation"] for row in _rows(one, alone=several is None)]
+        if rows:
+            rows = [row for index, row in enumerate(rows) if row not in rows[:index]]  # the teacher, once
+            console.table(["", "accuracy", "95 % interval", "agreement"], rows)
+            console.say()
+        console.facts("done", _facts(outcome, each))
+    for one in each:
+        console.result(one["student"])
 
 
-def _rows(evaluation: dict[str, Any]) -> list[list[str]]:
-    rows = []
+def _facts(outcome: dict[str, Any], each: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Where things are, what they cost, and what next."""
+    passes, spent = outcome["teacher_passes"], dict(outcome["seconds"])
+    if len(each) > 1:
+        spent |= {one["architecture"]: sum(one["seconds"].values()) for one in each}
+    facts = [("student", one["student"]) for one in each]
+    facts += [(file["format"], file["path"]) for one in each for file in one["exports"]]
+    facts += [("report", one["report"] or "not written (--no-report)") for one in each]
+    if not outcome["data_free"]:
+        facts.append(("data", "NOT data-free: real data trained the student"))
+    forward = passes["forward"] + sum((one["training_passes"] or {"forward": 0})["forward"] for one in each)
+    cost = f"{count(forward)} forward and {count(passes['backward'])} backward teacher passes, "
+    return [*facts, ("cost", cost + duration(sum(spent.values()))), ("next", _next_command(outcome))]
+
+
+def _rows(outcome: dict[str, Any], *, alone: bool) -> list[list[str]]:
+    rows, evaluation = [], outcome["evaluation"]
+    own = "" if alone else outcome["architecture"]
+    names = {"student": own or "student", "noise_baseline": f"{own or 'student'} of noise"}
     for name in ("teacher", "student", "noise_baseline"):
         figures = evaluation["models"].get(name)
         if figures is not None:
@@ -198,7 +210,7 @@ def _rows(evaluation: dict[str, Any]) -> list[list[str]]:
             agreement = figures["agreement"]
             rows.append(
                 [
-                    {"noise_baseline": "student of noise"}.get(name, name),
+                    names.get(name, name),
                     f"{figures['accuracy']:.2%}",
                     f"{low:.1%} to {high:.1%}",
                     "" if agreement is None or name == "teacher" else f"{agreement:.2%}",
@@ -209,6 +221,8 @@ def _rows(evaluation: dict[str, Any]) -> list[list[str]]:
 
 def _next_command(outcome: dict[str, Any]) -> str:
     run = shlex.quote(outcome["run"])
+    if "students" in outcome:
+        return f"cake inspect {run}"
     return f"cake evaluate {run} --data DATA" if outcome["evaluation"] is None else f"cake inspect {run}"
 
 
@@ -235,39 +249,3 @@ def terminable() -> Iterator[None]:
         for name, handler in before.items():
             if signal.getsignal(name) is interrupt:
                 signal.signal(name, handler)
-
-
-class RecordingReporter:
-    """Passes everything on, and keeps warnings, notes and finished stages in the run's log."""
-
-    def __init__(self, inner: Reporter, run: RunDirectory) -> None:
-        self.inner = inner
-        self.run = run
-
-    def stage(self, name: str, total: int, unit: str) -> Stage:
-        """A stage whose closing line is logged, too."""
-        self.run.log([f"{name}: {total:,} {unit}"])
-        stage = self.inner.stage(name, total, unit)
-        return _logging_conclusion(stage, lambda text: self.run.log([f"ok {name}: {text}"]))
-
-    def note(self, text: str) -> None:
-        """A line, here and in the log."""
-        self.run.log([text])
-        self.inner.note(text)
-
-    def warn(self, text: str) -> None:
-        """A warning, here, in the log and in run.json."""
-        self.run.log([f"warning: {text}"])
-        self.run.warn(text)
-        self.inner.warn(text)
-
-
-def _logging_conclusion(stage: Stage, log: Callable[[str], None]) -> Stage:
-    conclude = stage.conclude
-
-    def both(summary: str) -> None:
-        log(summary)
-        conclude(summary)
-
-    stage.conclude = both  # type: ignore[method-assign]
-    return stage

@@ -14,6 +14,7 @@ MOST_SHOWN = 4
 """Numbers of a mean that are written out."""
 
 if TYPE_CHECKING:
+    from cake_cli.data import HeldOut
     from cake_cli.estimating import Estimate
     from cake_cli.models.classifier import Classifier
     from cake_cli.planning import Prepared
@@ -55,9 +56,12 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
             rows += [("", check) for check in prepared.teacher.checks]
     if prepared.bank is not None:
         rows.append(("bank", f"{prepared.bank.path}  {len(prepared.bank):,} samples"))
-    if prepared.architecture is not None:
-        rows.append(("student", f"{prepared.architecture}  {count(prepared.student_parameters)} params, random init"))
+    for name in prepared.students:
+        one = prepared.for_student(name)
+        rows.append(("student", f"{name}  {count(one.student_parameters)} params, random init"))
     rows.append(("input", normalisation(prepared.subject.spec)))
+    if prepared.real is not None:
+        rows.append(("REAL DATA", _real_line(prepared.real, config.training.hard_weight)))
     rows.append(("data", _data_line(prepared)))
     if prepared.outside_contract:
         used = " and ".join(prepared.outside_contract)
@@ -66,18 +70,24 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
     console.facts(
         f"cake {__version__}   {out}   {hardware.describe()}   {hardware.precision}   seed {config.seed}", rows
     )
-    for note in prepared.heldout.notes if prepared.heldout is not None else ():
-        console.warn(note)
+    for data in (prepared.real, prepared.heldout):
+        for note in data.notes if data is not None else ():
+            console.warn(note)
     console.say()
+
+
+def _real_line(real: HeldOut, hard_weight: float) -> str:
+    return f"{real.name}, {real.samples:,} samples, lambda {hard_weight:g}: this run is NOT data-free"
 
 
 def _data_line(prepared: Prepared) -> str:
     heldout = prepared.heldout
     if prepared.architecture is None:
         return "none is used"
+    trained = "none for training; " if prepared.real is None else ""
     if heldout is None:
-        return "none for training; none held out, so accuracy will not be measured (--data)"
-    return f"none for training; {heldout.name}, {heldout.samples:,} samples, for the report only"
+        return f"{trained}none held out, so accuracy will not be measured (--data)"
+    return f"{trained}{heldout.name}, {heldout.samples:,} samples, for the report only"
 
 
 def _steps(settings: SynthesisConfig) -> str:
@@ -101,11 +111,12 @@ def _method(settings: SynthesisConfig) -> str:
 def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     config, plan = prepared.config, prepared.plan
     parts: list[str] = []
-    if prepared.bank is None:
+    if prepared.synthesizes:
         parts.append(f"{plan.samples:,} samples{_steps(config.synthesis)} ({_method(config.synthesis)})")
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
-        parts.append(f"{config.training.epochs} epochs{baseline}")
+        views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""
+        parts.append(f"{config.training.epochs} epochs{views}{baseline}")
     parts.append(f"about {duration(cost.total_seconds)}")
     budget = config.synthesis.budget_seconds
     if prepared.bank is None and budget is not None:

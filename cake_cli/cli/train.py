@@ -14,10 +14,14 @@ from cake_cli.cli.distill import run_command
 
 def train(
     bank: Annotated[Path, typer.Argument(help="A bank of `cake synthesize`, or a run with one.", metavar="BANK")],
-    student: o.Student = None,
+    student: o.Students = None,
     teacher: Annotated[
         Path | None,
-        typer.Option("--teacher", help="The teacher's file, for measuring agreement.", rich_help_panel=o.EVALUATION),
+        typer.Option(
+            "--teacher",
+            help="The teacher's file: for agreement, --views and --real-data.",
+            rich_help_panel=o.EVALUATION,
+        ),
     ] = None,
     recipe: o.Recipe = None,
     config: o.ConfigFile = None,
@@ -27,7 +31,13 @@ def train(
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
+    lr_schedule: o.Schedule = None,
+    loss: o.Loss = None,
     temperature: o.Temperature = None,
+    ema: o.Ema = None,
+    views: o.Views = None,
+    real_data: o.RealData = None,
+    hard_weight: o.HardWeight = None,
     data: o.Data = None,
     split: o.Split = None,
     label_column: o.LabelColumn = None,
@@ -49,13 +59,14 @@ def train(
     verbose: o.Verbose = False,
     progress: o.ProgressMode = "auto",
 ) -> None:
-    """Train a student on a sample bank; the teacher's file is not needed.
+    """Train students on a sample bank; the teacher's file is not needed.
 
     Example: cake train runs/a/bank --student mlp
     """
     settings = o.read_config(
         teacher=teacher, student=student, recipe=recipe, config=config, assignments=assignments, seed=seed,
-        bank=str(_bank_of(bank)), epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, data=data,
+        bank=str(_bank_of(bank)), epochs=epochs, batch_size=batch_size, lr=lr, lr_schedule=lr_schedule, loss=loss,
+        temperature=temperature, ema=ema, views=views, real_data=real_data, hard_weight=hard_weight, data=data,
         split=split, label_column=label_column, data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
         class_map=class_map, export=export or None, report=report,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from cake_cli.data.interval import bootstrap_interval
 CALIBRATION_BINS = 15
 CONFIDENCE_EDGES = (0.0, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
 """Teachers are mostly sure, so the bins are narrow there."""
+ALONE: dict[str, Any] = {"sync_on_compute": False}
+"""One process measures: of several ranks the others would be waited for in vain."""
 
 
 class Tally:
@@ -28,8 +31,8 @@ class Tally:
     def __init__(self, classes: int, *, against_teacher: bool) -> None:
         from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix  # takes seconds
 
-        self._calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, norm="l1")
-        self._confusion = MulticlassConfusionMatrix(classes)
+        self._calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, norm="l1", **ALONE)
+        self._confusion = MulticlassConfusionMatrix(classes, **ALONE)
         self._against = _TeacherTally(classes) if against_teacher else None
         self._classes = classes
         self._among_top5 = 0
@@ -81,7 +84,7 @@ class _TeacherTally:
         from torchmetrics.classification import MulticlassConfusionMatrix
 
         self._edges = torch.tensor(CONFIDENCE_EDGES, dtype=torch.float64)
-        self._together = MulticlassConfusionMatrix(classes)
+        self._together = MulticlassConfusionMatrix(classes, **ALONE)
         self._divergence = 0.0
         self._binned = torch.zeros(len(CONFIDENCE_EDGES) - 1, dtype=torch.int64)  # (bins,) samples
         self._agreed = torch.zeros_like(self._binned)  # (bins,) samples on which both agree

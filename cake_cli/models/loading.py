@@ -99,6 +99,11 @@ def _load(path: Path, settings: TeacherConfig) -> Classifier:
         return adapt(opened, settings, name=path.name, digest=sha256(source.file))
     if path.is_dir() and (path / "student.safetensors").is_file():
         path = path / "student.safetensors"
+    elif (path / "run.json").is_file() and (path / "students").is_dir():
+        each = sorted(file.parent for file in (path / "students").glob("*/student.safetensors"))
+        raise UsageError(
+            f"{path} is a run of {len(each)} students", "name one: " + ", ".join(str(folder) for folder in each)
+        )
     elif (path / "run.json").is_file():
         raise ModelFileError(f"the run {path} has no student yet", f"cake resume {shlex.quote(str(path))}")
     if path.is_dir() and (path / "config.json").is_file():

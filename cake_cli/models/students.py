@@ -2,8 +2,8 @@
 
 The header's metadata (texts) are: ``cake.version``, ``cake.architecture``, ``cake.input`` (an `InputSpec`
 as JSON), ``cake.classes`` (their number), ``cake.class_names`` (a JSON list, or null),
-``cake.teacher`` and ``cake.teacher_sha256`` (name and hash of its file), and ``cake.origin``, which says that no
-real data trained it.
+``cake.teacher`` and ``cake.teacher_sha256`` (name and hash of its file), ``cake.data_free`` (true or false), and
+``cake.origin``, which says the same in words.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from cake_cli.spec import InputSpec
 from cake_cli.storage import sha256, write_bytes
 
 MAX_CLASSES = 100_000
+ORIGIN = "trained on synthetic samples of the teacher, without real data"
+ORIGIN_WITH_DATA = "trained with real data: NOT data-free"
 
 
 def save_student(
@@ -37,6 +39,7 @@ def save_student(
     class_names: tuple[str, ...] | None,
     teacher_sha256: str,
     teacher_name: str = "",
+    data_free: bool = True,
 ) -> None:
     """Writes a student, atomically.
 
@@ -49,6 +52,7 @@ def save_student(
         class_names: K names, or None.
         teacher_sha256: hash of the teacher's file.
         teacher_name: name of the teacher's file, where it is known.
+        data_free: whether no real data trained it.
 
     Raises:
         EnvironmentFault: if the disk is full or refuses.
@@ -63,7 +67,8 @@ def save_student(
         "cake.class_names": json.dumps(class_names),
         "cake.teacher": teacher_name,
         "cake.teacher_sha256": teacher_sha256,
-        "cake.origin": "trained on synthetic samples of the teacher, without real data",
+        "cake.data_free": json.dumps(data_free),
+        "cake.origin": ORIGIN if data_free else ORIGIN_WITH_DATA,
     }
     write_bytes(path, _with_sorted_header(save(tensors, metadata=metadata)))
 

@@ -56,9 +56,13 @@ def asked(record: Record) -> str:
     if dig(record, "command") == "train":
         made = number(dig(record, "synthesis", "samples")) or samples
         size = f" of {plural(made, 'sample')}" if made else ""
-        told = f"Train {student} on a bank{size} that {teacher} has labelled" + (f", in {trained}" if trained else "")
+        told = f"Train {student} on a bank{size} that {teacher} has labelled"
+        told += ", and on real data" if dig(record, "data_free") is False else ""
+        told += f", in {trained}" if trained else ""
     else:
-        free = "with real data" if dig(record, "data_free") is False else "without its training data"
+        real = number(dig(record, "real_data", "samples"))
+        real_data = f" ({plural(real, 'sample')} of {dig(record, 'real_data', 'data')})" if real else ""
+        free = f"with real data{real_data}" if dig(record, "data_free") is False else "without its training data"
         kind = KINDS.get(str(dig(record, "synthesis", "method")))
         made = plural(samples, kind or "synthetic sample") if samples else ""
         stepped = dig(record, "synthesis", "method") != "generative" and number(steps)

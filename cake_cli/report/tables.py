@@ -150,6 +150,11 @@ def cost(record: Mapping[str, Any]) -> Table:
     return Table(("Stage", "Time"), tuple(rows))
 
 
+def _in_training(record: Mapping[str, Any]) -> Cell:
+    asked = number(dig(record, "training_passes", "forward"))
+    return Cell(count(asked), "real samples or views that the teacher labelled") if asked else Cell(NOTHING)
+
+
 def means(record: Mapping[str, Any]) -> Table:
     """What was computed on, and what the teacher was asked."""
     passes = dig(record, "teacher_passes")
@@ -158,6 +163,7 @@ def means(record: Mapping[str, Any]) -> Table:
     rows = [
         ("Forward passes", Cell(count(dig(passes, "forward")), "samples through the teacher")),
         ("Backward passes", Cell(count(dig(passes, "backward")), "samples through the teacher")),
+        ("Passes in training", _in_training(record)),
         ("Device", _text(dig(record, "device"))),
         ("Precision", _text(dig(record, "precision"))),
         ("Seed", Cell(str(dig(record, "seed")) if number(dig(record, "seed")) is not None else NOTHING)),

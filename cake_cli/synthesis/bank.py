@@ -312,9 +312,10 @@ class SampleBank:
     def _as_samples(self, shard: Entry, tensors: dict[str, torch.Tensor]) -> Samples:
         count = shard["samples"]
         sizes = torch.tensor(shard["step_sizes"], dtype=torch.float32)
-        found = tuple(tensors["inputs"].shape)
-        if found != (count, *self.spec.shape) or tuple(tensors["logits"].shape) != (count, self.classes):
-            raise ValueError(f"inputs of {format_shape(found)}")
+        for name, wanted in (("inputs", (count, *self.spec.shape)), ("logits", (count, self.classes))):
+            found = tuple(tensors[name].shape)
+            if found != wanted:
+                raise ValueError(f"its {name} are {format_shape(found)}, the manifest says {format_shape(wanted)}")
         if count % len(sizes) or tensors["targets"].shape != (count,):
             raise ValueError("its sets are not of one size")
         return Samples(

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from onnx import helper
+from safetensors.torch import load_file, save_file
 
 from cake_cli import estimating, storage
 from cake_cli.synthesis.engine import Engine
-from tests.cli.conftest import SYNTHESIS, TINY, TRAINING, record, refusal, snapshot, weights
+from tests.cli.conftest import SYNTHESIS, TINY, TRAINING, digest, record, refusal, snapshot, weights
 from tests.cli.test_bad_models import FLOAT, W, X, lfs_pointer, linear_to, save_graph
 from tests.conftest import Outcome, save_mlp
 
@@ -272,9 +274,31 @@ def change_manifest(bank: Path, **fields: object) -> None:
 
 
 SHARD = "shard-00001.safetensors"
+
+
+def rewrite_shard(bank: Path, **tensors: torch.Tensor) -> None:
+    """Other tensors in a shard, which the manifest takes for its own."""
+    save_file(load_file(bank / SHARD) | tensors, bank / SHARD)
+    shards = json.loads((bank / "manifest.json").read_text())["shards"]
+    shards[1] |= {"bytes": (bank / SHARD).stat().st_size, "sha256": digest(bank / SHARD)}
+    change_manifest(bank, shards=shards)
+
+
 BANKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bit turned over": (lambda bank: flip_a_bit(bank / SHARD), "hash"),
     "a shard cut short": (lambda bank: (bank / SHARD).write_bytes(b"x"), "has 1 bytes"),
+    "a class too many": (
+        lambda bank: rewrite_shard(bank, logits=torch.zeros(30, 4)),
+        "its logits are 30x4, the manifest says 30x3",
+    ),
+    "another shape": (
+        lambda bank: rewrite_shard(bank, inputs=torch.zeros(30, 1, 5, 5)),
+        "its inputs are 30x1x5x5, the manifest says 30x1x4x4",
+    ),
+    "values that are not finite": (
+        lambda bank: rewrite_shard(bank, logits=torch.full((30, 3), float("nan"))),
+        "are not finite",
+    ),
     "a shard lost": (lambda bank: (bank / SHARD).unlink(), f"lost its shard {SHARD}"),
     "a newer schema": (lambda bank: change_manifest(bank, schema_version=2), "version 2 of the bank format"),
     "another format": (lambda bank: change_manifest(bank, format="cookie-bank"), "damaged"),
@@ -357,10 +381,10 @@ def test_fp16_on_the_cpu(cake: Cake, mlp_file: Path):
 # --- the computation ----------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_names_the_epoch(cake: Cake, mlp_file: Path):
+def test_a_loss_that_is_not_finite_names_the_step(cake: Cake, mlp_file: Path):
     said = refusal(cake("distill", mlp_file, *TINY, "--epochs", "9", "--lr", "1e30", "-o", "run"), 6)
-    assert "training loss is not finite in epoch" in said
-    assert "--lr" in said
+    assert "training loss is not finite at step 2 of epoch 1" in said
+    assert "cake train run/bank --student mlp:8 --lr" in said, "the bank need not be made again"
     assert record(Path("run"))["status"] == "failed"
 
 

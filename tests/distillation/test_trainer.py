@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from cake_cli.distillation.losses import distillation_loss, hard_cross_entropy, soft_cross_entropy
-from cake_cli.distillation.trainer import Epoch, Labelled, measure_agreement, train
+from cake_cli.distillation.feeding import Labelled
+from cake_cli.distillation.fidelity import measure_agreement
+from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.trainer import Epoch, train
 from cake_cli.errors import DataError, RunError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware
@@ -41,20 +42,9 @@ def fit(student: nn.Module, cpu: Hardware, **changes: object) -> list[Epoch]:
         "stage": SILENT.stage("", 1, ""),
         "on_epoch": epochs.append,
     }
-    train(student, samples(), **(settings | changes))  # type: ignore[arg-type]
+    settings |= changes
+    train(student, settings.pop("samples", samples()), **settings)  # type: ignore[arg-type]
     return epochs
-
-
-def test_soft_cross_entropy_by_hand() -> None:
-    student, teacher = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
-    by_hand = -((teacher / 2).softmax(1) * (student / 2).log_softmax(1)).sum(1).mean() * 4
-    torch.testing.assert_close(soft_cross_entropy(student, teacher, temperature=2.0), by_hand)
-
-
-def test_hard_cross_entropy_takes_the_teachers_choice() -> None:
-    student, teacher = torch.randn(5, 4), torch.randn(5, 4)
-    torch.testing.assert_close(hard_cross_entropy(student, teacher), F.cross_entropy(student, teacher.argmax(1)))
-    assert distillation_loss("hard", 1.0) is hard_cross_entropy
 
 
 def test_a_student_learns(cpu: Hardware) -> None:
@@ -113,11 +103,119 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, cpu: Hardware) -> None:
         fit(network(), cpu, checkpoint=checkpoint)
 
 
-def test_a_loss_that_is_not_finite_names_the_epoch(cpu: Hardware) -> None:
-    with pytest.raises(RunError, match="not finite in epoch 1") as caught:
-        fit(network(), cpu, loss=lambda student, teacher: student.sum() * float("nan"))
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_a_loss_that_is_not_finite_names_the_step(cpu: Hardware, step: int) -> None:
+    calls = []
+
+    def loss(student: Tensor, teacher: Tensor) -> Tensor:
+        calls.append(1)
+        return student.sum(1) * (float("nan") if len(calls) == step else 1e-3)
+
+    with pytest.raises(RunError, match=f"not finite at step {(step - 1) % 6 + 1} of epoch {(step + 5) // 6}") as caught:
+        fit(network(), cpu, loss=loss)
     assert caught.value.fix == "--lr 0.02"
+
+
+def test_samples_that_are_not_finite_are_to_blame(cpu: Hardware) -> None:
+    given = samples()
+    given.inputs[[7, 9]] = float("inf")
+    with pytest.raises(DataError, match=r"2 of the 200 samples of training step 1 are not finite"):
+        fit(network(), cpu, samples=given, batch_size=200)
 
 
 def test_a_bank_smaller_than_a_batch_is_one_batch(cpu: Hardware) -> None:
     assert len(fit(network(), cpu, batch_size=100_000, epochs=2)) == 2
+
+
+def weights(student: nn.Module) -> list[Tensor]:
+    return [value.clone() for value in student.state_dict().values()]
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+
+
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"lr_schedule": "cosine"}])
+def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(
+    tmp_path: Path, cpu: Hardware, more: dict[str, object]
+) -> None:
+    undisturbed = network()
+    fit(undisturbed, cpu, **more)
+    calls = []
+
+    class Killed(BaseException):
+        pass
+
+    def killed(student: Tensor, teacher: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 15:  # the third step of the third epoch
+            raise Killed
+        return distillation_loss("soft", 1.0)(student, teacher)
+
+    with pytest.raises(Killed):
+        fit(network(), cpu, checkpoint=tmp_path / "training.pt", loss=killed, **more)
+    resumed = network()
+    epochs = fit(resumed, cpu, checkpoint=tmp_path / "training.pt", **more)
+    assert [epoch.epoch for epoch in epochs] == [3, 4, 5, 6], "the epoch that was cut short is repeated"
+    assert same(resumed, undisturbed)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, cpu: Hardware) -> None:
+    fit(network(), cpu, checkpoint=tmp_path / "training.pt")
+    with pytest.raises(DataError, match="is damaged"):
+        fit(nn.Linear(6, 3), cpu, checkpoint=tmp_path / "training.pt")
+
+
+def test_learning_rates_of_the_other_schedules(cpu: Hardware) -> None:
+    cosine = [epoch.lr for epoch in fit(network(), cpu, lr_schedule="cosine")]
+    assert cosine == sorted(cosine, reverse=True)
+    assert cosine[-1] < 1e-9 < 0.09 < cosine[0]
+    assert {epoch.lr for epoch in fit(network(), cpu, lr_schedule="constant")} == {0.1}
+
+
+def test_the_average_of_the_weights_becomes_the_student(cpu: Hardware) -> None:
+    plain, averaged = network(), network()
+    trail: list[list[Tensor]] = []
+
+    class Watched(nn.Module):
+        def forward(self, rows: Tensor) -> Tensor:
+            trail.append(weights(averaged))
+            return averaged(rows)  # type: ignore[no-any-return]
+
+    fit(plain, cpu, epochs=1)
+    fit(averaged, cpu, epochs=1, ema=0.999, forward=Watched())
+    assert not same(plain, averaged)
+    steps = [*trail[1:], weights(plain)]  # after each step; the weights that are averaged are those without
+    expected = steps[0]
+    for count, step in enumerate(steps[1:], start=1):
+        decay = (1 + count) / (10 + count)
+        expected = [
+            torch.lerp(a, b, 1 - decay) if a.is_floating_point() else a for a, b in zip(expected, step, strict=True)
+        ]
+    for found, wanted in zip(weights(averaged), expected, strict=True):
+        if found.is_floating_point():
+            torch.testing.assert_close(found, wanted)
+
+
+def test_true_labels_pull_where_there_are_any(cpu: Hardware) -> None:
+    given = samples()
+    against = (given.logits.argmax(1) + 1) % 3
+    labels = torch.where(torch.arange(200) < 100, against, -1)
+    for weight, low, high in ((1.0, 0.6, 1.0), (0.0, 0.0, 0.3)):
+        student = network()
+        fit(student, cpu, samples=Labelled(given.inputs, given.logits, labels), hard_weight=weight, epochs=40)
+        assert low <= (student(given.inputs).argmax(1)[:100] == against[:100]).float().mean() <= high
+
+
+def test_what_stands_for_the_student_is_what_learns(cpu: Hardware) -> None:
+    alone, through = network(), network()
+    fit(alone, cpu)
+    calls = []
+
+    def forward(rows: Tensor) -> Tensor:
+        calls.append(len(rows))
+        return through(rows)  # type: ignore[no-any-return]
+
+    fit(through, cpu, forward=forward)
+    assert calls == [32] * 36
+    assert same(alone, through)

@@ -1,0 +1,52 @@
+"""What training needs to go on: a file that is whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from cake_cli.errors import DataError
+from cake_cli.storage import replacing
+
+
+class Stateful(Protocol):
+    """Something with a state to keep: network, optimizer, schedule, average."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, of tensors and plain values."""
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Takes a state over."""
+
+
+def save(path: Path, parts: Mapping[str, Stateful], epoch: int) -> None:
+    """Writes the states at the end of an epoch.
+
+    Raises:
+        EnvironmentFault: if the disk is full or refuses.
+    """
+    state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+    with replacing(path) as temporary:
+        torch.save(state | {"epoch": epoch}, temporary)
+
+
+def restore(path: Path, parts: Mapping[str, Stateful]) -> int:
+    """Takes over the states of a checkpoint, if there is one; returns how many epochs are done.
+
+    Raises:
+        DataError: if the file is damaged, or of another network.
+    """
+    if not path.exists():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return int(state["epoch"])
+    except Exception as fault:
+        raise DataError(
+            f"the checkpoint {path} is damaged: {fault}", f"remove {path}; training starts again"
+        ) from fault

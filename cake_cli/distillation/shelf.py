@@ -1,0 +1,93 @@
+"""Labelled samples put on the disk for the length of a run, so that however many they are, memory is bounded.
+
+::
+
+    shelf.json                 written last: the shards, and how many samples each holds
+    shard-00000.safetensors    inputs float32 (n, *shape), logits float32 (n, K), and labels int64 (n,) or not
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cake_cli.distillation.pool import Part
+from cake_cli.errors import DataError
+from cake_cli.storage import clear_leftovers, replacing, write_json
+
+SHARD_BYTES = 64 * 2**20
+
+
+class Shelf:
+    """A folder of shards that this run wrote for itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all samples are there."""
+        return (self.path / "shelf.json").is_file()
+
+    def fill(self, samples: Iterable[Part]) -> None:
+        """Writes samples, in order; what an attempt that was cut short left is written over.
+
+        Args:
+            samples: some at a time, on the CPU; all with labels, or none.
+
+        Raises:
+            EnvironmentFault: if the disk is full or refuses.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(self.path)
+        shards: list[dict[str, int | str]] = []
+        waiting: list[Part] = []
+
+        def write() -> None:
+            whole = _joined(waiting)
+            name = f"shard-{len(shards):05d}.safetensors"
+            tensors = {"inputs": whole.inputs.contiguous(), "logits": whole.logits}
+            with replacing(self.path / name) as temporary:
+                save_file(tensors if whole.labels is None else tensors | {"labels": whole.labels}, temporary)
+            shards.append({"file": name, "samples": len(whole.inputs)})
+            waiting.clear()
+
+        for part in samples:
+            waiting.append(part)
+            if sum(held.inputs.nbytes for held in waiting) >= SHARD_BYTES:
+                write()
+        if waiting:
+            write()
+        write_json(self.path / "shelf.json", {"shards": shards})
+
+    def parts(self) -> list[Part]:
+        """The samples of each shard, memory-mapped.
+
+        Raises:
+            DataError: if they were damaged since they were written.
+        """
+        try:
+            shards = json.loads((self.path / "shelf.json").read_text(encoding="utf-8"))["shards"]
+            parts = []
+            for shard in shards:
+                tensors = load_file(self.path / f"{shard['file']}")
+                if len(tensors["inputs"]) != shard["samples"]:
+                    raise ValueError(f"{shard['file']} has {len(tensors['inputs'])} samples")
+                parts.append(Part(tensors["inputs"], tensors["logits"], tensors.get("labels")))
+            return parts
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+            raise DataError(f"{self.path} is damaged: {fault}", f"remove {self.path}; it is made again") from fault
+
+
+def _joined(parts: list[Part]) -> Part:
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Part(
+        torch.cat([part.inputs for part in parts]),
+        torch.cat([part.logits for part in parts]),
+        torch.cat(labels) if labels else None,
+    )

@@ -1,0 +1,240 @@
+"""The training half of a run: from a bank, real data, or both to a student in a file; and its noise baseline."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cake_cli.distillation.fidelity import known_by_heart, measure_agreement
+from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.placement import choose_place, feed_from
+from cake_cli.distillation.pool import Part, Pool
+from cake_cli.distillation.shelf import Shelf
+from cake_cli.distillation.trainer import Epoch, train
+from cake_cli.distillation.views import Views
+from cake_cli.errors import RunError, UsageError
+from cake_cli.events import Reporter
+from cake_cli.hardware import Hardware
+from cake_cli.lesson import Lesson, compose
+from cake_cli.models.architectures import build_student
+from cake_cli.models.classifier import Classifier
+from cake_cli.models.students import save_student
+from cake_cli.planning import VALUES_PER_PASS, Prepared, baseline_engine
+from cake_cli.ranks import ALONE, Ranks
+from cake_cli.real_data import label
+from cake_cli.runs import RunDirectory
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Passes
+
+
+def train_student(
+    prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks = ALONE
+) -> None:
+    """Trains the run's student and writes it. All ranks of a job call this together, and the first writes.
+
+    Args:
+        prepared: of the run.
+        run: its directory.
+        bank: the samples; None where real data is all there is.
+        reporter: told of the course.
+        ranks: the processes that share every batch.
+
+    Raises:
+        RunError: if the loss is not finite, or the teacher's answers to real data.
+        DataError: if no samples are left to learn from, or they are damaged.
+        EnvironmentFault: if the disk is full.
+    """
+    passes = 0
+    real: list[Part] = []
+    if prepared.real is not None and prepared.teacher is not None:
+        shelf, at_once = Shelf(run.checkpoints / "real"), max(1, VALUES_PER_PASS // prepared.subject.spec.values)
+        if ranks.is_first:
+            label(prepared.real, prepared.teacher, prepared.hardware, shelf, reporter, at_once=at_once)
+        ranks.barrier()
+        real = shelf.parts()
+        passes += sum(len(part.inputs) for part in real)
+    views = None
+    lesson = compose(bank, real, prepared.config.training)
+    if prepared.config.training.views and prepared.teacher is not None:
+        views = Views(prepared.config.training.views, prepared.teacher, prepared.hardware)
+        passes += prepared.config.training.rows_learned(len(lesson.learned))
+    try:
+        student = _fit(prepared, run, lesson, "training", reporter, ranks, views=views)
+    except RunError as fault:
+        if bank is None:
+            raise
+        again = shlex.join(["cake", "train", str(bank.path), "--student", prepared.architecture or ""])
+        raise RunError(fault.what, f"the bank is whole: {again} {fault.fix}") from fault
+    if not ranks.is_first:
+        return
+    run.update(training_passes=asdict(Passes(forward=passes)))
+    if lesson.heldout is not None:
+        run.update(synthetic_fidelity=_fidelity(student, lesson, prepared, reporter))
+    _save(prepared, run.student_path, student)
+
+
+def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> None:
+    """The same student, trained in the same way on as much noise that the teacher labelled, and on nothing else.
+
+    Arguments and errors are those of `train_student`.
+    """
+    if prepared.teacher is None:
+        return
+    shelf = Shelf(run.checkpoints / "noise")
+    if ranks.is_first:
+        run.update(baseline_passes=asdict(_fill_with_noise(prepared, prepared.teacher, shelf, reporter)))
+    ranks.barrier()
+    parts = shelf.parts()
+    noise = Pool(tuple(parts), torch.arange(sum(len(part.inputs) for part in parts)))
+    student = _fit(prepared, run, Lesson(noise), "baseline", reporter, ranks)
+    if ranks.is_first:
+        _save(prepared, run.baseline_path, student, data_free=True)
+
+
+def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: Reporter) -> float:
+    """Agreement on held-out synthetic samples; warns if the student knows its own by heart."""
+
+    def measured(pool: Pool) -> tuple[float, int]:
+        return measure_agreement(student, feed_from(pool, "disk", prepared.hardware), prepared.hardware), len(pool)
+
+    if lesson.heldout is None:
+        raise ValueError("nothing is held out")
+    heldout = measured(lesson.heldout)
+    learned = None if lesson.beside is None else measured(lesson.beside)
+    if learned is not None and known_by_heart(learned, heldout):
+        reporter.warn(
+            f"the student overfits its samples: it agrees with the teacher on {learned[0]:.1%} of those that it "
+            f"learned from and on {heldout[0]:.1%} of others of the same bank; more --samples would help"
+        )
+    return heldout[0]
+
+
+def _fill_with_noise(prepared: Prepared, teacher: Classifier, shelf: Shelf, reporter: Reporter) -> Passes:
+    """As many starting points as the bank has samples, labelled by the teacher and not moved.
+
+    This is the floor that every method must beat: what its steps add is what it is worth.
+    """
+    plan = prepared.plan
+    if plan.samples != prepared.samples:
+        plan = replace(plan, sets=-(-prepared.samples // plan.set_size))
+    engine = baseline_engine(
+        prepared.config.synthesis, teacher, plan, seed=prepared.config.seed, hardware=prepared.hardware
+    )
+    if not shelf.is_whole:
+        with reporter.stage("noise", plan.samples, "samples") as stage:
+            waves = (engine.wave(sets, stage).samples for sets in plan.waves)
+            shelf.fill(Part(samples.inputs, samples.logits) for samples in waves)
+            stage.conclude(f"{plan.samples:,} starting points labelled by the teacher")
+    return Passes(forward=plan.samples)
+
+
+def _fit(
+    prepared: Prepared,
+    run: RunDirectory,
+    lesson: Lesson,
+    name: str,
+    reporter: Reporter,
+    ranks: Ranks,
+    *,
+    views: Views | None = None,
+) -> nn.Module:
+    settings, seed, hardware = prepared.config.training, prepared.config.seed, prepared.hardware
+    batch = min(settings.batch_size, len(lesson.learned))
+    if batch < 2 * ranks.world:
+        raise UsageError(
+            f"a batch of {batch} samples cannot be shared by {ranks.world} ranks, two for each",
+            f"--batch-size {2 * ranks.world}, more samples, or fewer ranks",
+        )
+    torch.manual_seed(seed)
+    student = hardware.place(
+        build_student(prepared.architecture or "", prepared.subject.spec.shape, prepared.subject.classes)
+    )
+    pools = [lesson.learned] + ([lesson.heldout] if lesson.heldout is not None and ranks.is_first else [])
+    size = sum(len(pool) * pool.row_bytes for pool in pools) * (ranks.world if hardware.device.type == "cpu" else 1)
+    place = choose_place(size, hardware, settings.bank_memory)
+    learned, *others = (feed_from(pool, place, hardware) for pool in pools)
+    last: list[Epoch] = []
+
+    def record(epoch: Epoch) -> None:
+        if not last:
+            run.keep_metrics(name, key="epoch", below=epoch.epoch)
+        last[:] = [epoch]
+        run.append_metrics(name, **{key: value for key, value in asdict(epoch).items() if value is not None})
+
+    with _heard(ranks, run), reporter.stage(name, settings.epochs, "epochs") as stage:
+        train(
+            student,
+            learned,
+            heldout=others[0] if others else None,
+            loss=distillation_loss(settings.labels, settings.temperature, settings.loss),
+            hard_weight=settings.hard_weight,
+            views=views,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            lr_schedule=settings.lr_schedule,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            ema=settings.ema,
+            seed=seed,
+            hardware=hardware,
+            stage=stage,
+            forward=None if ranks.is_alone else _in_step(student, hardware),
+            rank=ranks.rank,
+            world=ranks.world,
+            checkpoint=run.checkpoints / f"{name}.pt",
+            on_epoch=record,
+        )
+        if last:
+            agreed = last[0].agreement
+            fidelity = "" if agreed is None else f"   agrees on {agreed:.1%} of held-out synthetic samples"
+            stage.conclude(f"{settings.epochs} epochs   loss {last[0].loss:.3f}{fidelity}")
+    return student
+
+
+@contextmanager
+def _heard(ranks: Ranks, run: RunDirectory) -> Iterator[None]:
+    """What torch.distributed says when another rank is gone, as a sentence."""
+    try:
+        yield
+    except RuntimeError as fault:
+        if ranks.is_alone or not any(name in str(fault) for name in ("gloo", "NCCL", "Connection closed")):
+            raise
+        raise RunError(
+            f"another of {ranks.world} ranks died without a word (killed, perhaps for memory); nothing is lost",
+            f"cake resume {shlex.quote(str(run.path))}, with as many ranks as you like",
+        ) from fault
+
+
+def _in_step(student: nn.Module, hardware: Hardware) -> nn.Module:
+    """The student with gradients that are averaged over all ranks."""
+    on = [hardware.device] if hardware.device.type == "cuda" else None
+    return DistributedDataParallel(student, device_ids=on, gradient_as_bucket_view=True)
+
+
+def _save(prepared: Prepared, path: Path, student: nn.Module, *, data_free: bool | None = None) -> None:
+    subject = prepared.subject
+    save_student(
+        path,
+        student,
+        prepared.architecture or "",
+        spec=subject.spec,
+        classes=subject.classes,
+        class_names=subject.class_names,
+        teacher_sha256=subject.sha256,
+        teacher_name=_teacher_name(prepared),
+        data_free=prepared.config.training.real_data is None if data_free is None else data_free,
+    )
+
+
+def _teacher_name(prepared: Prepared) -> str:
+    if prepared.teacher is not None:
+        return prepared.teacher.name
+    return "" if prepared.bank is None else str(prepared.bank.manifest["teacher"]["name"])

@@ -1,0 +1,101 @@
+"""`--student a --student b`: several students of one bank, each in a run directory of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cake_cli.runs import RunDirectory
+from tests.cli.conftest import SYNTHESIS, TRAINING, record, refusal, snapshot, weights
+from tests.conftest import Outcome
+
+Cake = Callable[..., Outcome]
+BOTH = [*TRAINING, "--no-report", "--student", "mlp:8", "--student", "linear"]
+
+
+def test_each_is_what_it_would_be_alone(cake: Cake, mlp_file: Path, distilled: Path, heldout: Path):
+    outcome = cake("distill", mlp_file, *SYNTHESIS, *BOTH, "--data", heldout, "-o", "both", "--json")
+    found = json.loads(outcome.out)
+    assert (found["student"], found["status"]) == (None, "complete")
+    assert list(found["students"]) == ["mlp:8", "linear"]
+    assert found["students"]["mlp:8"]["student"] == "both/students/mlp-8/student.safetensors"
+    assert all(one["evaluation"]["accuracy"]["noise_baseline"] is not None for one in found["students"].values())
+    assert weights(Path("both/students/mlp-8")) == weights(distilled)
+    assert record(Path("both/students/linear"))["command"] == "train"
+    assert sorted(snapshot(Path("both/bank"))) == sorted(snapshot(distilled / "bank"))
+    assert not Path("both/students/linear/bank").exists(), "there is one bank"
+
+
+def test_from_a_bank_and_what_is_shown(cake: Cake, bank: Path, heldout: Path, mlp_file: Path):
+    outcome = cake("train", bank, *BOTH, "--data", heldout, "--teacher", mlp_file)
+    run = Path("runs/teacher-to-2-students-001")
+    paths = [str(run / "students" / name / "student.safetensors") for name in ("mlp-8", "linear")]
+    assert outcome.out.splitlines() == paths
+    rows = [line.split("  ")[0] for line in outcome.err.splitlines() if "%    " in line and "to" in line]
+    assert rows == ["teacher", "mlp:8", "mlp:8 of noise", "linear", "linear of noise"]
+    described = cake("inspect", run).out
+    assert f"linear  {run}/students/linear  complete, accuracy" in described
+    assert cake("train", bank, *BOTH, "-q").out.splitlines() == [path.replace("teacher", "bank") for path in paths]
+
+
+def test_a_run_of_several_is_no_model_but_its_students_are(cake: Cake, bank: Path, heldout: Path):
+    assert cake("train", bank, *BOTH, "-o", "both").code == 0
+    said = refusal(cake("evaluate", "both", "--data", heldout), 2)
+    assert "both is a run of 2 students" in said
+    assert "both/students/linear" in said
+    assert cake("evaluate", "both/students/linear", "--data", heldout).code == 0
+    assert cake("report", "both").out.splitlines() == [
+        "both/students/mlp-8/report.html",
+        "both/students/linear/report.html",
+    ]
+
+
+@pytest.mark.parametrize("stopped", ["mlp:8", "linear"])
+def test_it_goes_on_where_it_stopped(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch, stopped: str):
+    append, whose = RunDirectory.append_metrics, stopped.replace(":", "-")
+
+    def struck(run: RunDirectory, name: str, **figures: float) -> None:
+        append(run, name, **figures)
+        if run.path.name == whose and figures.get("epoch") == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "append_metrics", struck)
+        assert cake("distill", mlp_file, *SYNTHESIS, *BOTH, "-o", "broken").code == 130
+    assert record(Path("broken"))["status"] == record(Path("broken/students") / whose)["status"] == "interrupted"
+    assert cake("resume", "broken").code == 0
+    assert cake("distill", mlp_file, *SYNTHESIS, *BOTH, "-o", "whole").code == 0
+    for name in ("mlp-8", "linear"):
+        students = [Path(run) / "students" / name for run in ("broken", "whole")]
+        assert weights(students[0]) == weights(students[1])
+        assert [sorted(line["epoch"] for line in RunDirectory.open(one).metrics("training")) for one in students] == [
+            [1, 2],
+            [1, 2],
+        ]
+    assert sorted(snapshot(Path("broken"))) == sorted(snapshot(Path("whole")))
+
+
+def test_the_gate_is_for_each(cake: Cake, mlp_file: Path, heldout: Path):
+    strict = ["--data", heldout, "--min-agreement", "1", "--no-baseline"]
+    outcome = cake("distill", mlp_file, *SYNTHESIS, *BOTH, *strict, "-o", "both", "--json")
+    assert outcome.code == 7
+    assert "mlp:8 and teacher agree on" in outcome.err
+    assert "linear and teacher agree on" in outcome.err
+    assert record(Path("both"))["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "said"),
+    [
+        (["mlp:8", "mlp:8"], 2, "names a student twice"),
+        (["mlp:8", "lenet5"], 2, "lenet5 takes images of 28 to 36 pixels"),
+        (["mlp:8", "mpl"], 2, "did you mean 'mlp'"),
+    ],
+)
+def test_all_are_looked_at_before_anything_is_made(cake: Cake, mlp_file: Path, names: list[str], code: int, said: str):
+    students = [part for name in names for part in ("--student", name)]
+    assert said in refusal(cake("distill", mlp_file, *SYNTHESIS, *students, "-o", "run"), code)
+    assert not Path("run").exists()

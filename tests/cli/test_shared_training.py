@@ -1,0 +1,71 @@
+"""Several processes share every batch, and a process that is killed loses no more than its epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cake_cli import training
+from cake_cli.errors import RunError
+from cake_cli.ranks import Ranks
+from cake_cli.runs import OtherRanksRun
+from tests.cli.conftest import TRAINING, record, weights
+from tests.cli.killing import killed, on_ranks
+from tests.conftest import Outcome
+
+Cake = Callable[..., Outcome]
+BOTH = [*TRAINING, "--no-report", "--student", "mlp:8", "--student", "linear"]
+
+
+def nearly(one: Path, other: Path) -> bool:
+    """Whether two students are the same but for the order in which gradients were added up."""
+    found, wanted = (load_file(run / "student.safetensors") for run in (one, other))
+    return all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in wanted)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(cake: Cake, bank: Path, mlp_file: Path, heldout: Path, tmp_path: Path):
+    common = ["train", bank, *BOTH, "--teacher", mlp_file, "--data", heldout, "--ema", "0.9"]
+    assert on_ranks(2, tmp_path, [*common, "-o", "shared"]) == [0, 0], Path("said-0").read_text()
+    said = [Path(f"said-{rank}").read_text() for rank in range(2)]
+    assert said[0].count("ok linear training") == 1
+    assert said[1] == "", "the first speaks for both"
+    assert cake(*common, "-o", "alone").code == 0
+    for name in ("mlp-8", "linear"):
+        shared, alone = (Path(run) / "students" / name for run in ("shared", "alone"))
+        assert nearly(shared, alone)
+        lines = [json.loads(line) for line in (shared / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines if line["stage"] == "training"] == [1, 2], "written once"
+        expected = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
+        assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], abs=1e-4)
+        assert record(shared)["evaluation"] is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_killed_while_a_checkpoint_is_written(cake: Cake, bank: Path, tmp_path: Path):
+    common = ["train", bank, *TRAINING, "--epochs", "4", "--student", "mlp:8", "--no-report"]
+    assert killed(tmp_path, [*common, "-o", "struck"], "training.pt", 3) == -9
+    assert record(Path("struck"))["status"] == "running"
+    assert cake(*common, "-o", "whole").code == 0
+    assert cake("resume", "struck").code == 0
+    assert weights(Path("struck")) == weights(Path("whole"))
+    assert killed(tmp_path, [*common, "-o", "again"], "training.pt", 3) == -9
+    assert on_ranks(2, tmp_path, ["resume", "again"]) == [0, 0]
+    assert nearly(Path("again"), Path("whole")), "gone on with by two"
+
+
+@pytest.mark.parametrize("said", ["[gloo/transport/tcp/pair.cc:545] Connection reset by peer", "NCCL error"])
+def test_another_rank_that_is_gone_is_no_bug(tmp_path: Path, said: str):
+    with pytest.raises(RunError, match="another of 2 ranks died") as caught:  # noqa: SIM117
+        with training._heard(Ranks(0, 2), OtherRanksRun(tmp_path / "run")):
+            raise RuntimeError(said)
+    assert "cake resume" in str(caught.value.fix)
+    for ranks, text in ((Ranks(), said), (Ranks(0, 2), "shapes do not match")):
+        with pytest.raises(RuntimeError), training._heard(ranks, OtherRanksRun(tmp_path)):
+            raise RuntimeError(text)
