@@ -1,4 +1,4 @@
-"""The sample bank on disk: safetensors shards and a manifest. The README documents it as a file format.
+"""The sample bank on disk: safetensors shards and a manifest. `.github/REFERENCE.md` documents the format.
 
 ::
 
