@@ -230,6 +230,7 @@ def _synthesis_record(bank: SampleBank) -> dict[str, Any]:
     health = bank.health
     described = {} if health is None else {"health": health.to_json(), "balance": health.balance}
     about = {"objective": bank.manifest.get("objective"), "outside_contract": list(bank.outside_contract)}
+    about["arithmetic"] = bank.arithmetic
     return {"samples": len(bank), "method": bank.manifest["synthesis"]["method"]} | about | described
 
 
