@@ -32,7 +32,7 @@ class SoftNearestNeighbour:
     """The inverse soft nearest neighbour loss of a sample's set: small where classes are entangled.
 
     Frosst, Papernot, Hinton, "Analyzing and Improving Representations with the Soft Nearest Neighbor Loss" (ICML
-    2019), Equation 1, over the B samples of a set with squared distances D between their logits::
+    2019), Section 2, over the B samples of a set with squared distances D between their logits::
 
         l_i = -log( sum of exp(-D_ij / T) over j ≠ i of i's class / sum of exp(-D_ij / T) over j ≠ i )
 
@@ -42,8 +42,8 @@ class SoftNearestNeighbour:
 
     Attributes:
         temperature: T as a multiple of the mean of D over the pairs of the set, which is not differentiated. Logits
-            differ by orders of magnitude from teacher to teacher, and with a fixed T the exponentials of most
-            would all be 0 or 1; Equation 2 of the paper minimises over T for that reason.
+            differ by orders of magnitude from teacher to teacher, and with the reference's T = 1 the exponentials of
+            most would all be 0 or 1.
     """
 
     temperature: float = 0.1
@@ -67,7 +67,7 @@ class SoftNearestNeighbour:
 class Triplet:
     """A triplet margin loss with the roles that CAKE gives them.
 
-    Schroff, Kalenichenko, Philbin, "FaceNet" (CVPR 2015), Equation 2, averaged over all triplets of an anchor before
+    Schroff, Kalenichenko, Philbin, "FaceNet" (CVPR 2015), Section 3.1, averaged over all triplets of an anchor before
     the hinge. The anchor i is to be nearer to its row, whose samples all have other classes, than to the samples of
     its own class in the other rows of its set::
 

@@ -23,7 +23,7 @@ from cake_cli.synthesis.terms import Candidates
 class BatchNormStatistics:
     """How far a set's activations are from the statistics that BatchNorm layers keep.
 
-    Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion" (CVPR 2020), Equation 4: the sum
+    Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion" (CVPR 2020), Section 3.2: the sum
     over layers of ``‖mean of the set - running mean‖₂ + ‖variance of the set - running variance‖₂``, mean and variance
     by channel over the samples of a set and the places of a layer. Every sample of a set has the value of the set,
     so that the size of a set does not change the pull on one sample.

@@ -54,7 +54,7 @@ METHODS: dict[str, tuple[str, dict[str, object]]] = {
     "naive": ("Naive inversion", {"synthesis.method": "naive"}),
     "generative": ("Generative inversion", {"synthesis.method": "generative"}),
     "implicit": ("CAKE, implicit noise", {"synthesis.method": "cake"}),
-    "langevin": ("CAKE, Langevin noise", {"synthesis.langevin": True, "synthesis.step_size": 0.01}),
+    "langevin": ("CAKE, Langevin noise", {"synthesis.noise": "both", "synthesis.step_size": 0.01}),
 }
 DRAWN = ("naive", "generative", "implicit", "langevin")
 
