@@ -63,14 +63,14 @@ def _merged(manifest: dict[str, Any], told: Iterable[Entry], spent: float) -> di
 
 
 def first_set(shard: Entry) -> int:
-    """The number of the first set that a shard holds."""
+    """The number of the first set that a shard holds; raises `ValueError` for a name that no shard has."""
+    if not _SHARD_NAME.fullmatch(shard["file"]):
+        raise ValueError(f"shard name {shard['file']!r}")
     return int(shard["sets"][0])
 
 
 def _check_shard(folder: Path, shard: Entry) -> None:
-    name = shard["file"]
-    if not _SHARD_NAME.fullmatch(name):
-        raise ValueError(f"shard name {name!r}")
+    name = shard["file"]  # checked by `first_set`
     file = folder / name
     if not file.is_file() or file.is_symlink():
         raise DataError(f"{folder} has lost its shard {name}", "copy the bank again, or synthesize it again")

@@ -2,69 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from cake_cli.models.onnx.preparation.spelling import every_node
 
-KEYS = ("cake.class_names", "names", "class_names", "classes", "labels", "id2label")
-"""Metadata keys under which exporters write them; Ultralytics writes `names`."""
 LABELLED = ("ZipMap", "ArrayFeatureExtractor", "LinearClassifier", "SVMClassifier", "LabelEncoder")
 """`ai.onnx.ml` operators that know the classes, those nearest to the end first."""
-LONGEST = 1 << 20
-"""Texts beyond this are not read."""
 
 
-def read_names(model: ModelProto, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Names as metadata that a classifier's are taken from, where their number is right.
-
-    Args:
-        model: as it was read.
-        metadata: its key-value pairs.
+def read_names(model: ModelProto) -> dict[str, str]:
+    """Names that operators of the graph know, as metadata that a classifier's are taken from.
 
     Returns:
         `cake.class_names` with a JSON list; empty where the file names no classes, or only numbers them from 0.
     """
-    for names in (*_from_metadata(metadata), *_from_nodes(model)):
+    for names in _from_nodes(model):
         if names and names != [str(index) for index in range(len(names))]:
             return {"cake.class_names": json.dumps(names)}
     return {}
-
-
-def _from_metadata(metadata: Mapping[str, str]) -> Iterator[list[str]]:
-    for key in KEYS:
-        found = _listed(_literal(metadata.get(key, "")))
-        if found:
-            yield found
-
-
-def _literal(text: str) -> Any:
-    """A list or table written as JSON or as Python does; nothing of it is run."""
-    if not text or len(text) > LONGEST:
-        return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-    return None
-
-
-def _listed(value: Any) -> list[str]:
-    """Names in order, of a list, or of a table by number."""
-    if isinstance(value, dict):
-        try:
-            places = {int(key): name for key, name in value.items()}
-        except (TypeError, ValueError):
-            return []
-        value = [places[index] for index in range(len(places))] if set(places) == set(range(len(places))) else None
-    if not isinstance(value, list) or not all(isinstance(name, str | int) for name in value):
-        return []
-    return [str(name) for name in value]
 
 
 def _from_nodes(model: ModelProto) -> Iterator[list[str]]:

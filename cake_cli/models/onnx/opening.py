@@ -112,7 +112,7 @@ def _cut_down(original: ModelProto, output: str | None) -> tuple[ModelProto, lis
 def _metadata(original: ModelProto, scaling: Scaling | None, shape: tuple[int, ...]) -> dict[str, str]:
     """What the file says of itself, and what only its graph tells: names of classes, and the scale of its input."""
     stated = {entry.key: entry.value for entry in original.metadata_props}
-    told = stated | read_names(original, stated)
+    told = read_names(original) | stated
     return told if scaling is None or "cake.input" in stated else scaling.metadata(shape) | told
 
 

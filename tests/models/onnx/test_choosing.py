@@ -85,9 +85,12 @@ def test_token_inputs_are_refused(tmp_path):
     assert "takes no floating-point numbers" in refused(proto, tmp_path).what
 
 
-@pytest.mark.parametrize("operator", ["QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger"])
-def test_quantised_graphs_are_refused(tmp_path, operator):
-    proto = linear(end=[node(operator, "z", "q"), node("Cast", "q", "y", to=FLOAT)])
+@pytest.mark.parametrize(
+    ("operator", "inputs", "outputs"),
+    [("QuantizeLinear", "z w", "q"), ("DynamicQuantizeLinear", "z", "q s o"), ("ConvInteger", "z w", "q")],
+)
+def test_quantised_graphs_are_refused(tmp_path, operator, inputs, outputs):
+    proto = linear(end=[node(operator, inputs, outputs), node("Cast", "q", "y", to=FLOAT)])
     assert f"quantised to int8 (1 nodes: {operator})" in refused(proto, tmp_path).what
 
 

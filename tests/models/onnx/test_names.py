@@ -32,7 +32,7 @@ def test_metadata(tmp_path, key, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["cat, dog, bird", "['cat', 'dog']", "{0: 'cat', 2: 'dog', 3: 'bird'}", "__import__('os').abort()", "[[1]]"]
+    "text", ["cat, dog", "['cat', 'dog']", "{0: 'cat', 2: 'dog', 3: 'bird'}", "__import__('os').abort()", "[[1]]"]
 )
 def test_what_is_no_list_of_as_many_names_is_left_alone(tmp_path, text):
     proto = linear()
