@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import _api as models
 
@@ -62,6 +62,10 @@ FAMILIES = (
 NAMES = tuple(name for family in FAMILIES for name in family.names)
 
 
+_DRAWS = frozenset(("normal_", "uniform_", "fill_", "zero_", "erfinv_", "clamp_"))
+"""What initialisation does to weights: without memory there is nothing to do, and torch takes long to find that out."""
+
+
 class Weightless(TorchFunctionMode):
     """Inside it `torch.empty`, `zeros` and `ones` give tensors without memory: a model takes its shape only.
 
@@ -74,6 +78,9 @@ class Weightless(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
             kwargs["device"] = "meta"
+        changed = args[0] if args else kwargs.get("tensor")
+        if isinstance(changed, Tensor) and changed.is_meta and getattr(func, "__name__", "") in _DRAWS:
+            return changed
         return func(*args, **kwargs)
 
 
