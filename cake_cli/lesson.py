@@ -21,7 +21,7 @@ class Lesson:
     heldout: Pool | None = None
     """Synthetic samples that are never trained on."""
     beside: Pool | None = None
-    """Synthetic samples that are: the rows after the held-out ones, made like them in all."""
+    """Synthetic samples that are: the rows before and after held-out ones, made like them in all."""
 
 
 def compose(bank: SampleBank | None, real: list[Part], settings: TrainingConfig) -> Lesson:
@@ -48,7 +48,7 @@ def compose(bank: SampleBank | None, real: list[Part], settings: TrainingConfig)
         raise DataError("no samples are left between min_step_size and max_step_size", "widen them")
     pool = Pool(parts, rows, bank.plan.groups, len(rows))
     held = heldout_mask(len(pool), bank.plan.groups, settings.heldout_fraction)
-    beside = held.roll(bank.plan.groups) & ~held
+    beside = (held.roll(bank.plan.groups) | held.roll(-bank.plan.groups)) & ~held
     learned = pool.select(~held)
     if real:
         count = sum(len(part.inputs) for part in real)

@@ -82,6 +82,8 @@ class Prepared:
         Raises:
             UsageError: if it cannot take the input.
         """
+        if self.students == (name,):
+            return self
         alone = replace(self.config.student, architecture=name, others=())
         config = replace(self.config, student=alone)
         return replace(self, config=config, student_parameters=_check_student(name, self.subject))
@@ -209,6 +211,8 @@ def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
 
 
 def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPlan:
+    if settings.samples == 0:
+        raise UsageError("--samples 0 makes no bank", "--samples 8000")
     plan = plan_sets(
         samples=DEFAULT_SAMPLES if settings.samples is None else settings.samples,
         classes=classes,

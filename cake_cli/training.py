@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cake_cli.distillation.fidelity import known_by_heart, measure_agreement
+from cake_cli.distillation.fidelity import known_by_heart, row_agreement
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.placement import choose_place, feed_from
 from cake_cli.distillation.pool import Part, Pool
@@ -101,19 +101,19 @@ def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
 def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: Reporter) -> float:
     """Agreement on held-out synthetic samples; warns if the student knows its own by heart."""
 
-    def measured(pool: Pool) -> tuple[float, int]:
-        return measure_agreement(student, feed_from(pool, "disk", prepared.hardware), prepared.hardware), len(pool)
+    def measured(pool: Pool) -> Tensor:
+        return row_agreement(student, feed_from(pool, "disk", prepared.hardware), prepared.hardware)
 
-    if lesson.heldout is None:
+    if lesson.heldout is None or lesson.beside is None:
         raise ValueError("nothing is held out")
-    heldout = measured(lesson.heldout)
-    learned = None if lesson.beside is None else measured(lesson.beside)
-    if learned is not None and known_by_heart(learned, heldout):
+    heldout, learned = measured(lesson.heldout), measured(lesson.beside)
+    own, others = float(learned.mean()), float(heldout.mean())
+    if known_by_heart(learned, heldout):
         reporter.warn(
-            f"the student overfits its samples: it agrees with the teacher on {learned[0]:.1%} of those that it "
-            f"learned from and on {heldout[0]:.1%} of others of the same bank; more --samples would help"
+            f"the student overfits its samples: it agrees with the teacher on {own:.1%} of those that it learned from "
+            f"and on {others:.1%} of others of the same bank; more --samples would help"
         )
-    return heldout[0]
+    return others
 
 
 def _fill_with_noise(prepared: Prepared, teacher: Classifier, shelf: Shelf, reporter: Reporter) -> Passes:

@@ -32,7 +32,9 @@ def flag(key: str, *names: str, panel: str, metavar: str | None = None, complete
     """An option for one setting: its help is the line under the field, with the default."""
     default = defaults()[key]
     written = ", ".join(default) if isinstance(default, tuple) else default
-    shown = {None: "", (): "", True: " Default: yes.", False: " Default: no."}.get(default, f" Default: {written}.")
+    if isinstance(default, bool):  # not by its value: 1.0 is True, and so is the temperature
+        written = "yes" if default else "no"
+    shown = "" if default is None or default == () else f" Default: {written}."
     return typer.Option(
         *names,
         help=f"{descriptions()[key]}{shown}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cake_cli.distillation.feeding import Feed
 from cake_cli.distillation.order import in_turn
@@ -13,33 +13,65 @@ from cake_cli.hardware import Hardware
 
 BY_HEART = 0.1
 """Share of samples known by heart alone from which on overfitting is worth a word."""
+FEW_ROWS = 4
+"""Of fewer rows nothing is said."""
 
 
-def measure_agreement(student: nn.Module, samples: Feed, hardware: Hardware, batch_size: int = 1000) -> float:
+def measure_agreement(student: nn.Module, samples: Feed, hardware: Hardware) -> float:
     """Share of samples on which the student's most probable class is the teacher's; leaves it in eval mode."""
+    return int(_agreed(student, samples, hardware).sum()) / len(samples)
+
+
+def row_agreement(student: nn.Module, samples: Feed, hardware: Hardware) -> Tensor:
+    """The same of each row of contrasted samples: (R,) float64, on the CPU."""
+    return _agreed(student, samples, hardware).cpu().double().view(-1, samples.group).mean(dim=1)  # (N,) -> (R,)
+
+
+def _agreed(student: nn.Module, samples: Feed, hardware: Hardware, batch_size: int = 1000) -> Tensor:
+    """(N,) bool, on the device."""
     student.eval()
-    agreed = torch.zeros((), device=hardware.device)
     with torch.no_grad(), hardware.autocast():
-        for batch in samples.batches(in_turn(len(samples), batch_size, samples.grain)):
-            agreed += (student(batch.inputs).argmax(dim=1) == batch.logits.argmax(dim=1)).sum()
-    return float(agreed) / len(samples)
+        return torch.cat(
+            [
+                student(batch.inputs).argmax(dim=1) == batch.logits.argmax(dim=1)
+                for batch in samples.batches(in_turn(len(samples), batch_size, samples.grain))
+            ]
+        )
 
 
-def known_by_heart(learned: tuple[float, int], heldout: tuple[float, int]) -> float | None:
+def known_by_heart(learned: Tensor, heldout: Tensor) -> float | None:
     """What part of its samples a student answers like its teacher only because it learned them, where that is much.
 
     That part is the difference between its agreement on samples that it learned from and on others, made alike.
-    It counts as overfitting when the lower end of its 95 % interval (two independent shares, normal) exceeds
-    `BY_HEART`: a tenth of the samples and more is beyond the chance of which were held out, and other samples would
-    win it back.
+    It counts as overfitting when the lower end of its 95 % interval exceeds `BY_HEART`: a tenth of the samples and more
+    is beyond the chance of which were held out, and other samples would win it back. The interval is Welch's, over
+    rows: the objective draws the samples of a row together, so that they are right or wrong together.
 
     Args:
-        learned: agreement on samples that were learned, and how many they were.
-        heldout: the same of samples that were not.
+        learned: agreement of each row that was learned, (R,).
+        heldout: the same of rows that were not, (R',).
 
     Returns:
         The difference, or None where it is small or uncertain.
     """
-    gap = learned[0] - heldout[0]
-    spread = math.sqrt(sum(share * (1 - share) / count for share, count in (learned, heldout)))
-    return gap if gap - 1.96 * spread > BY_HEART else None
+    if min(len(learned), len(heldout)) < FEW_ROWS:
+        return None
+    gap = float(learned.mean() - heldout.mean())
+    parts = [float(rows.var()) / len(rows) for rows in (learned, heldout)]
+    spread = sum(parts)
+    if spread == 0:
+        return gap if gap > BY_HEART else None
+    freedom = spread**2 / sum(part**2 / (len(rows) - 1) for part, rows in zip(parts, (learned, heldout), strict=True))
+    return gap if gap - _student_t(freedom) * math.sqrt(spread) > BY_HEART else None
+
+
+def _student_t(freedom: float) -> float:
+    """The 97.5 % point of Student's t (Abramowitz and Stegun 1964, 26.7.5), to 1 % from three degrees of freedom on."""
+    z = 1.959964
+    terms = (
+        z,
+        (z**3 + z) / 4 / freedom,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96 / freedom**2,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3,
+    )
+    return sum(terms)

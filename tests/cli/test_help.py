@@ -115,6 +115,8 @@ def test_help_lists_the_real_defaults(cake: Callable[..., Outcome], monkeypatch:
         "training.epochs",
         "training.batch_size",
         "training.lr",
+        "training.temperature",
+        "training.ema",
         "seed",
     ):
         assert f"--{key.rpartition('.')[2].replace('_', '-')}" in help_page

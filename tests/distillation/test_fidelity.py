@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cake_cli.distillation.feeding import Labelled
-from cake_cli.distillation.fidelity import known_by_heart, measure_agreement
+from cake_cli.distillation.fidelity import _student_t, known_by_heart, measure_agreement, row_agreement
 from cake_cli.hardware import Hardware
 
 
@@ -20,15 +20,43 @@ def test_agreement_is_the_share_of_equal_choices(cpu: Hardware):
     assert not student.training
 
 
+def test_agreement_of_each_row(cpu: Hardware):
+    rows = torch.eye(4)[[0, 1, 2, 3, 0, 1, 2, 3]]
+    logits = rows.clone()
+    logits[[1, 4, 5, 6]] = logits[[1, 4, 5, 6]].roll(1, 1)
+    found = row_agreement(nn.Identity(), Labelled(rows, logits, group=4, paired=8), cpu)
+    assert found.tolist() == [0.75, 0.25]
+
+
+def rows_of(mean: float, count: int) -> torch.Tensor:
+    """Rows of ten samples, as different as chance makes them."""
+    return torch.rand(count, 10, generator=torch.Generator().manual_seed(count)).lt(mean).double().mean(dim=1)
+
+
 @pytest.mark.parametrize(
-    ("learned", "heldout", "said"),
+    ("learned", "heldout", "rows", "said"),
     [
-        ((0.97, 400), (0.88, 400), None),  # less than a tenth: CAKE on digits, 8,000 samples, 30 epochs
-        ((0.99, 50), (0.73, 50), pytest.approx(0.26)),  # 1,000 samples, 100 epochs
-        ((0.90, 30), (0.70, 30), None),  # of so few it may be chance
-        ((0.90, 3000), (0.70, 3000), pytest.approx(0.20)),
-        ((0.80, 3000), (0.90, 3000), None),
+        (0.97, 0.89, 40, False),  # less than a tenth: CAKE on digits, 8,000 samples, 30 epochs
+        (0.99, 0.63, 10, True),
+        (0.90, 0.70, 4, False),  # of so few it may be chance
+        (0.90, 0.70, 300, True),
+        (0.80, 0.90, 300, False),
+        (0.95, 0.10, 3, False),
     ],
 )
-def test_overfitting_is_much_and_certain(learned: tuple[float, int], heldout: tuple[float, int], said: object):
-    assert known_by_heart(learned, heldout) == said
+def test_overfitting_is_much_and_certain(learned: float, heldout: float, rows: int, said: bool):
+    found = known_by_heart(rows_of(learned, 2 * rows), rows_of(heldout, rows))
+    assert (found is not None) == said
+    if found is not None:
+        assert found == pytest.approx(learned - heldout, abs=0.1)
+
+
+def test_rows_that_fail_as_one_are_not_many_samples():
+    together = torch.tensor([1.0, 1, 0, 1, 0, 0, 1, 0, 1, 0]).double()
+    assert known_by_heart(torch.full((20,), 0.9).double(), together) is None, "0.4 apart, of ten rows"
+    assert known_by_heart(torch.full((20,), 0.9).double(), torch.full((10,), 0.5).double()) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("freedom", "point"), [(3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)])
+def test_students_t(freedom: float, point: float):
+    assert _student_t(freedom) == pytest.approx(point, rel=0.01)
