@@ -128,8 +128,7 @@ def _engine_steps(engine: Engine) -> tuple[Work, int]:
     rows, stage = len(walk.inputs), SILENT.stage("", 1, "")
 
     def steps(count: int) -> Work:
-        some = replace(engine, steps=count, redraws=0)
-        some.__dict__["step"] = engine.step  # captured or compiled already
+        some = engine.lasting(count)
 
         def work() -> None:
             engine.teacher.on(engine.hardware)

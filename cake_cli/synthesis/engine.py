@@ -215,6 +215,12 @@ class Engine:
             graphed=step_plan.graphed,
         )
 
+    def lasting(self, steps: int) -> Engine:
+        """The same engine with another number of steps, and no redraws; what was compiled or captured is kept."""
+        other = replace(self, steps=steps, redraws=0)
+        other.__dict__ |= {"step": self.step, "_plain": self._plain}
+        return other
+
     def wave(self, sets: range, stage: Stage) -> Wave:
         """Synthesizes some sets side by side, telling `stage` of progress in samples.
 
@@ -274,9 +280,11 @@ class Engine:
         pace = pace_of(self.hardware, stage, len(walk.inputs), self.steps)
         revival: Revival | None = None
         for step in range(self.steps):
-            self.step(walk)
             if step == 0:
+                self._first_step(walk)
                 revival = self._revive(sets, walk)
+            else:
+                self.step(walk)
             if noise:
                 add_langevin(walk.positions, own_sizes, noise)
                 self.space.settle(walk.positions, walk.inputs)
@@ -287,11 +295,20 @@ class Engine:
     @cached_property
     def step(self) -> Step:
         """One gradient step on a walk; kept, because to compile or to capture it takes time."""
+        return ReplayedStep(self._plain, capture_on(self.hardware.device)) if self.graphed else self._plain
+
+    @cached_property
+    def _first_step(self) -> PlainStep:
+        """The first step of a walk, after which samples without a gradient are looked for."""
+        return replace(self._plain, finds_dead=True)
+
+    @cached_property
+    def _plain(self) -> PlainStep:
         teacher, rows = self.teacher, self.rows_per_pass
         if self.compiled:
             full = even_part(self.plan.set_size * self.plan.at_once, rows, self.least_rows)
             teacher = replace(teacher, module=compiled(teacher.module, full))
-        plain = PlainStep(
+        return PlainStep(
             teacher=teacher,
             objective=self.objective,
             update=self.update,
@@ -301,7 +318,6 @@ class Engine:
             hardware=self.hardware,
             rows_per_pass=rows,
         )
-        return ReplayedStep(plain, capture_on(self.hardware.device)) if self.graphed else plain
 
     @property
     def refused(self) -> str | None:
@@ -335,7 +351,7 @@ class Engine:
         if not bool(found.redrawn.any()):
             return found
         walk.restart(self.hardware.place_rows(starts), self.space)
-        self.step(walk)
+        self._first_step(walk)
         return found.plus(len(starts))
 
     def _look(self, walk: Walk) -> tuple[Tensor, dict[str, Tensor]]:

@@ -22,7 +22,7 @@ from cake_cli.synthesis.terms import Candidates
 from cake_cli.synthesis.update import Update
 
 VALUES_IN_CACHE = 65_536
-"""Input values that priors and update run over together on a CPU: with gradient and scratch under a megabyte."""
+"""Input values that priors and update run over together on each core: with gradient and scratch under a megabyte."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Walk:
     loss: Tensor
     """(N,), the objective before the latest step, without its priors."""
     alive: Tensor
-    """(N,), whether the gradient at the latest step was not zero, priors left out."""
+    """(N,), whether the gradient at the latest step that looked was not zero, priors left out."""
     steps_done: Tensor
     """(), int64."""
     first_bad: Tensor
@@ -127,6 +127,8 @@ class PlainStep:
     rows_per_pass: int
     """Samples that go through the teacher together, a multiple of G or, where the objective needs whole sets, of B:
     it bounds memory."""
+    finds_dead: bool = False
+    """Whether `Walk.alive` is found out, which takes a pass over the gradient."""
 
     def adopt(self, walk: Walk) -> Walk:
         """The same walk."""
@@ -146,7 +148,8 @@ class PlainStep:
         bad = ~loss.sum().isfinite()
         walk.first_bad.copy_(torch.where(bad, torch.minimum(walk.first_bad, walk.steps_done), walk.first_bad))
         walk.steps_done.add_(1)
-        walk.alive.copy_(torch.linalg.vector_norm(gradient, math.inf, dim=tuple(range(1, gradient.dim()))) > 0)
+        if self.finds_dead:
+            walk.alive.copy_(torch.linalg.vector_norm(gradient, math.inf, dim=tuple(range(1, gradient.dim()))) > 0)
         rows = self._rows_in_cache(walk)
         for inputs, positions, part, sizes in zip(
             *(torch.split(tensor, rows) for tensor in (walk.inputs, walk.positions, gradient, walk.step_sizes)),
@@ -162,7 +165,7 @@ class PlainStep:
         """Rows that priors and update run over together: on a CPU as many as its cache holds through all passes."""
         if self.hardware.device.type != "cpu" or walk.update_state:
             return len(walk.inputs)
-        return max(1, VALUES_IN_CACHE // walk.inputs[0].numel())
+        return max(1, VALUES_IN_CACHE * torch.get_num_threads() // walk.inputs[0].numel())
 
     def _teacher_gradient(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Objective in the logits (N,), its gradient (N, *shape), and terms (N,)."""

@@ -133,7 +133,7 @@ def test_torchscript_is_not_compiled_and_gets_the_rest(
 ) -> None:
     given(lambda plan: 0.5e-3 if plan.layout == "contiguous" else 1e-3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # tracing is deprecated; files of it will be around for long
+        warnings.simplefilter("ignore")  # tracing is deprecated; files of it will be around for long
         traced = torch.jit.trace(toy_teacher.module, torch.zeros(3, 1, 4, 4))
     choice = chosen(long_engine(replace(toy_teacher, module=traced), cpu))
     assert choice.step_plan.layout == "contiguous"
