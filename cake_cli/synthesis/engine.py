@@ -218,7 +218,7 @@ class Engine:
     def lasting(self, steps: int) -> Engine:
         """The same engine with another number of steps, and no redraws; what was compiled or captured is kept."""
         other = replace(self, steps=steps, redraws=0)
-        other.__dict__ |= {"step": self.step, "_plain": self._plain}
+        other.__dict__.update(step=self.step, _plain=self._plain)
         return other
 
     def wave(self, sets: range, stage: Stage) -> Wave:

@@ -65,6 +65,15 @@ def test_the_captured_memory_stays_where_it_is(toy_teacher: Classifier, cpu: Har
     assert int(first.steps_done) == 0, "the warm-up has left its steps behind"
 
 
+def test_an_engine_of_other_steps_keeps_what_was_captured(toy_teacher: Classifier, cpu: Hardware) -> None:
+    graph = FakeGraph()
+    engine = replayed(make_engine(toy_teacher, cpu), graph)
+    few = engine.lasting(3)
+    few.walk_on(walks(few, range(3)), range(3), STAGE)
+    assert few.step is engine.step
+    assert (graph.captures, graph.replays) == (1, 2)
+
+
 def test_a_smaller_wave_is_stepped_through_as_usual(toy_teacher: Classifier, cpu: Hardware) -> None:
     graph = FakeGraph()
     engine = replayed(make_engine(toy_teacher, cpu), graph)
