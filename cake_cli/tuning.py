@@ -64,6 +64,7 @@ def tune(prepared: Prepared, engine: Engine, reporter: Reporter) -> Tuned:
     kept = _kept(file, engine)
     if kept is not None:
         step_plan, at_once, record = kept
+        reporter.note(f"steps: {step_plan.describe()}, as a probe found here before; --plan plain does without")
         return _as_chosen(prepared, engine, step_plan, at_once, record | {"chosen": "cache"})
     settings = prepared.config.synthesis
     choice = probe(
@@ -78,7 +79,9 @@ def tune(prepared: Prepared, engine: Engine, reporter: Reporter) -> Tuned:
         "trials": [trial.to_json() for trial in choice.trials],
     }
     _keep(file, choice.step_plan, choice.at_once, record)
-    reporter.note(f"steps: {choice.step_plan.describe()}, chosen by a probe of {choice.seconds:.1f} s")
+    reporter.note(
+        f"steps: {choice.step_plan.describe()}, chosen by a probe of {choice.seconds:.1f} s; --plan plain does without"
+    )
     return _as_chosen(prepared, engine, choice.step_plan, choice.at_once, record)
 
 

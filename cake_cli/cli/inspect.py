@@ -143,7 +143,9 @@ def _conditions(described: dict[str, Any]) -> str:
     """What the same command needs to give the same bytes."""
     found, at_once = described["arithmetic"], described["plan"]["at_once"]
     threads = [f"{found['threads']} threads"] if found["threads"] else []
-    named = [found["device"], f"torch {found['torch']}", found["precision"], *threads]
+    ways = [found["layout"].replace("_", " ")] if "layout" in found else []
+    ways += [name for key, name in (("compiled", "compiled"), ("graphed", "CUDA graph")) if found.get(key)]
+    named = [found["device"], f"torch {found['torch']}", found["precision"], *ways, *threads]
     return f"{', '.join(named)}, {at_once} sets at once, {found['rows_per_pass']} rows a pass"
 
 
