@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 
@@ -21,17 +20,15 @@ SECONDS = 0.5
 FEW = 0.02
 """A change of probabilities below this is none."""
 FAR = 30.0
-"""How many times larger or smaller than assumed a scale is that is worth a word."""
+"""How many times larger or smaller than one a scale is that is worth a word."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """How much the probabilities change between random inputs of one scale."""
+    """How much the probabilities change between random inputs of one scale, in the normalised space."""
 
     changes: dict[float, float] = field(default_factory=dict)
     """By the spread of the inputs: the mean total variation between two rows' probabilities, 0 to 1."""
-    assumed: float = 1.0
-    """The scale that the file is taken to have."""
 
     @property
     def scale(self) -> float | None:
@@ -51,20 +48,18 @@ class Response:
             return f"to inputs of no scale that was tried: its probabilities change by {told}"
         return f"to values of about {self.scale:g}: between random inputs its probabilities change by {told}"
 
-    def doubt(self) -> str | None:
-        """What to check, where the scale is far from the one assumed."""
-        if self.scale is None or len(self.changes) < len(SCALES):
+    def doubt(self, spec: InputSpec) -> str | None:
+        """What to check, where the scale is far from one, that of normalised values.
+
+        Args:
+            spec: what the file is taken to take.
+        """
+        if self.scale is None or len(self.changes) < len(SCALES) or 1 / FAR < self.scale < FAR:
             return None
-        if self.scale >= FAR * self.assumed:
-            return (
-                f"it responds to values {self.scale / self.assumed:g} times larger than assumed: "
-                "if it takes raw ones, --input-range 0,255, or --mean and --std"
-            )
-        if self.scale * FAR <= self.assumed:
-            return (
-                f"it responds to values {self.assumed / self.scale:g} times smaller than assumed: check --input-range"
-            )
-        return None
+        what = "values as they are" if spec.is_identity else "normalised values"
+        times = f"{self.scale:g} times larger" if self.scale > 1 else f"{1 / self.scale:g} times smaller"
+        fix = "--input-range 0,255 if it takes pixels" if spec.is_image else "--mean and --std of its features"
+        return f"it responds to {what} {times} than those of N(0, 1): {fix}"
 
 
 def measure_response(model: Classifier) -> Response:
@@ -75,17 +70,12 @@ def measure_response(model: Classifier) -> Response:
         begun = time.monotonic()
         if begun - start + longest > SECONDS and changes:
             break
-        changes[scale] = _change(model, _rows(model.spec.shape) * scale)
+        with torch.no_grad():
+            probabilities = model(_rows(model.spec.shape) * scale).double().softmax(1)  # (ROWS, K)
+        pairs = torch.pdist(probabilities, p=1) / 2  # (ROWS (ROWS - 1) / 2,)
+        changes[scale] = float(pairs.nan_to_num(0.0).mean())
         longest = max(longest, time.monotonic() - begun)
-    return Response(changes if len(changes) > 1 else {}, _assumed(model.spec))
-
-
-def _assumed(spec: InputSpec) -> float:
-    """The power of ten of the values that the file is taken to take."""
-    if spec.expects == "normalised":
-        return 1.0
-    largest = max(abs(mean) for mean in spec.mean) + max(spec.std)
-    return 10.0 ** round(math.log10(max(largest, 1e-6)))
+    return Response(changes if len(changes) > 1 else {})
 
 
 def _rows(shape: tuple[int, ...]) -> Tensor:
@@ -95,15 +85,3 @@ def _rows(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(ROWS, *shape, generator=generator)
     coarse = torch.randn(ROWS, shape[0], min(4, shape[1]), min(4, shape[2]), generator=generator)
     return F.interpolate(coarse, shape[1:], mode="bilinear", align_corners=False)
-
-
-def _change(model: Classifier, raw: Tensor) -> float:
-    """The mean total variation between the probabilities of two of the rows (N, *shape), as the file takes them."""
-    spec = model.spec
-    if spec.expects == "raw":
-        axes = (-1, *(1,) * (len(spec.shape) - 1))
-        raw = (raw - torch.tensor(spec.mean).reshape(axes)) / torch.tensor(spec.std).reshape(axes)
-    with torch.no_grad():
-        probabilities = model(raw).double().softmax(1)  # (N, K)
-    pairs = torch.pdist(probabilities, p=1) / 2  # (N (N - 1) / 2,)
-    return float(pairs.nan_to_num(0.0).mean())

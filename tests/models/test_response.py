@@ -28,38 +28,26 @@ class Scaled(nn.Module):
 
 
 def classifier(scale: float, spec: InputSpec) -> Classifier:
-    module: nn.Module = Scaled(scale, spec.values)
-    if spec.expects == "raw":
-        mean, std = spec.mean[0], spec.std[0]
-        inner = module
-        module = nn.Sequential()
-        module.forward = lambda rows: inner(rows * std + mean)  # type: ignore[method-assign]
-    return Classifier(module, spec, 4, "net", "0" * 64)
+    return Classifier(Scaled(scale, spec.values), spec, 4, "net", "0" * 64)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (6,)])
+@pytest.mark.parametrize(("shape", "fix"), [((3, 8, 8), "--input-range 0,255"), ((6,), "--mean and --std")])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
-def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], scale: float) -> None:
-    found = measure_response(classifier(scale, InputSpec(shape)))
+def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], fix: str, scale: float) -> None:
+    spec = InputSpec(shape)
+    found = measure_response(classifier(scale, spec))
     assert found.scale is not None
     assert scale / 10 <= found.scale <= scale
     assert f"about {found.scale:g}" in found.sentence()
-    doubt = found.doubt()
+    doubt = found.doubt(spec)
     assert (doubt is None) == (scale == 1.0)
-    assert doubt is None or ("larger" in doubt) == (scale > 1)
-
-
-def test_raw_values_of_a_known_range_are_as_assumed() -> None:
-    spec = InputSpec((3, 8, 8), (127.5,), (73.6,), (0.0, 255.0), expects="raw")
-    found = measure_response(classifier(255.0, spec))
-    assert found.assumed == 100.0
-    assert found.doubt() is None
+    assert doubt is None or (fix in doubt and ("larger" in doubt) == (scale > 1))
 
 
 def test_a_constant_responds_to_nothing() -> None:
     found = Response({0.1: 0.0, 1.0: 0.001, 10.0: 0.0})
     assert found.scale is None
-    assert found.doubt() is None
+    assert found.doubt(InputSpec((6,))) is None
     assert "no scale that was tried" in found.sentence()
 
 

@@ -72,7 +72,7 @@ def read_scaling(model: ModelProto, shape: tuple[int, ...]) -> Scaling | None:
     """
     if len(shape) not in (1, 3):
         return _of_bytes(model)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer} | _constants(model)
     path = _Path(np.ones((1,) * (len(shape) + 1)), np.zeros((1,) * (len(shape) + 1)), (1, *shape))
     name, found = model.graph.input[0].name, False
     while True:
@@ -94,6 +94,12 @@ def read_scaling(model: ModelProto, shape: tuple[int, ...]) -> Scaling | None:
     if len(shape) == 1:
         return Scaling(np.broadcast_to(mean[0], shape), np.broadcast_to(std[0], shape))
     return _of_pixels(mean[0], std[0]) or _of_bytes(model)
+
+
+def _constants(model: ModelProto) -> dict[str, TensorProto]:
+    """The tensors of Constant nodes, by the name of their value."""
+    nodes = [node for node in model.graph.node if node.op_type == "Constant" and not node.domain]
+    return {node.output[0]: a.t for node in nodes for a in node.attribute if a.name == "value"}
 
 
 def _of_pixels(mean: np.ndarray, std: np.ndarray) -> Scaling | None:

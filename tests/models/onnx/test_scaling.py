@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
 
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
@@ -116,6 +117,12 @@ def test_one_number_for_all_channels(tmp_path, first, weights, mean, std, most):
     assert spec.mean == pytest.approx((mean,), rel=1e-5)
     assert spec.std == pytest.approx((std,), rel=1e-5)
     assert spec.range == (0.0, most)
+
+
+def test_constants_may_be_nodes(tmp_path):
+    constant = node("Constant", "", "k", value=numpy_helper.from_array(np.array(1 / 255, np.float32)))
+    spec = load_classifier(save(picture([constant, node("Mul", "x k", "s")], {}), tmp_path)).spec
+    assert spec.range == (0.0, 255.0)
 
 
 def test_bytes_have_a_range(tmp_path):
