@@ -72,7 +72,8 @@ def read_scaling(model: ModelProto, shape: tuple[int, ...]) -> Scaling | None:
     """
     if len(shape) not in (1, 3):
         return _of_bytes(model)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer} | _constants(model)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type != TensorProto.STRING}
+    weights |= _constants(model)
     path = _Path(np.ones((1,) * (len(shape) + 1)), np.zeros((1,) * (len(shape) + 1)), (1, *shape))
     name, found = model.graph.input[0].name, False
     while True:
