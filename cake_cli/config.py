@@ -77,7 +77,7 @@ class TeacherConfig:
     file: str | None = None
     """Path of the model: a file, a folder in the Hugging Face layout, or FILE.py:FUNCTION, whose code is run."""
     arch: str | None = None
-    """Architecture of a file of weights: a torchvision classifier, a name of `cake students`, or timm:NAME."""
+    """Architecture of weights: torchvision's, of `cake students`, timm:NAME, or FILE.py:FUNCTION, whose code is run."""
     classes: int | None = None
     """Number of classes, where weights do not say it; otherwise it is checked."""
     trust: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -17,13 +18,16 @@ LEAST_LENGTH = 8
 UNIT = 1e-3
 
 
-def refuse_other_tasks(opened: OpenedModel) -> None:
+def refuse_other_tasks(metadata: Mapping[str, str]) -> None:
     """Refuses a file that says of itself what else it is.
+
+    Args:
+        metadata: texts that it carries, by key.
 
     Raises:
         ModelFileError: for a detector, a segmentation or a pose model of Ultralytics.
     """
-    task = ultralytics_task(opened.metadata)
+    task = ultralytics_task(metadata)
     if task not in (None, "classify"):
         raise ModelFileError(
             f"the file says that its task is {task!r}, not to classify",

@@ -102,7 +102,7 @@ def _attempt(module: nn.Module, form: tuple[int, ...], count: int, output: str |
     if not scores.is_floating_point():
         raise ModelFileError(
             f"the output is of type {str(scores.dtype).removeprefix('torch.')}: labels, which have no gradient",
-            "use the model from before its argmax",
+            "export the model so that it returns its scores, before the argmax",
         )
     if (
         scores.dim() != 2
@@ -116,7 +116,7 @@ def _attempt(module: nn.Module, form: tuple[int, ...], count: int, output: str |
         raise ModelFileError(
             f"the output for {max(count, 1)} inputs of {format_shape(form)} has shape {tuple(scores.shape)}, "
             f"not ({max(count, 1)}, classes)",
-            "use a classifier; if rows multiply, the input has another size: --input-shape C,H,W",
+            "give a classifier; if rows multiply, the input has another size: --input-shape C,H,W",
         )
     if len(form) == 3 and (count <= 1 or not _takes_channels_last(chosen, form, count)):
         chosen = PlainMemory(chosen)

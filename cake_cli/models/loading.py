@@ -145,9 +145,12 @@ def _open_file(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
 
         return open_exported(path, settings)
     if file.format == "pickle":
+        sklearn = path.suffix.lower() in (".pkl", ".pickle", ".joblib")
         raise ModelFileError(
             f"{path} is a pickled Python object; loading it would run its code, so it is not loaded",
-            "save the weights alone: torch.save(model.state_dict(), FILE); or export the model as ONNX",
+            "export the model as ONNX: skl2onnx.to_onnx(model, X[:1].astype('float32'), options={'zipmap': False})"
+            if sklearn
+            else "save the weights alone: torch.save(model.state_dict(), FILE); or export the model as ONNX",
         )
     from cake_cli.models.weights import open_weights
 
@@ -161,7 +164,7 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         ModelFileError: if the model does not behave as a classifier.
         UsageError: if the settings contradict the model.
     """
-    refuse_other_tasks(opened)
+    refuse_other_tasks(opened.metadata)
     spec, layout = input_spec(opened, settings)
     before: list[nn.Module] = [Denormalise(spec)] if spec.expects == "raw" and not spec.is_identity else []
     before += [layout] if layout is not None else []
@@ -205,7 +208,8 @@ def _towards_logits(
     if measured.outputs.shape[1] == 1:
         if kind not in ("sigmoid", "logits"):
             raise ModelFileError(
-                "the model has a single output that is not a binary score", "choose its scores with --output NAME"
+                f"the model ends in {kind} of one number a row, which are the same for every input",
+                "--output with the name of another output, or give the model without that end",
             )
         after.append(TwoClasses())
     return after, kind
@@ -278,7 +282,8 @@ def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings
             stated = InputSpec.from_json(json.loads(metadata["cake.input"]))
         except (UsageError, ValueError) as fault:
             raise ModelFileError(
-                f"the file's cake.input metadata is damaged: {fault}", "give --mean and --std"
+                f"the file's cake.input metadata is damaged: {fault}",
+                "--mean 0.5 --std 0.25, or what it was trained with",
             ) from fault
         image = len(stated.shape) == len(shape) == 3
         if stated.shape == shape or (image and {len(stated.mean), len(stated.std)} <= {1, shape[0]}):

@@ -43,7 +43,8 @@ def choose_scores(output: object, wanted: str | None) -> str | None:
     if wanted is not None:
         if wanted not in found:
             hint = did_you_mean(wanted, found)
-            raise UsageError(f"there is no output {wanted!r}" + (f", {hint}" if hint else ""), _listed(found))
+            told = f"there is no output {wanted!r}" + (f", {hint}" if hint else "") + f"; it has {_listed(found)}"
+            raise UsageError(told, f"--output {next(iter(found))}" if found else "leave --output out")
         return None if isinstance(output, Tensor) else wanted
     if isinstance(output, Tensor):
         return None
@@ -53,7 +54,10 @@ def choose_scores(output: object, wanted: str | None) -> str | None:
     if len(likely) == 1:
         return likely[0]
     if not found:
-        raise ModelFileError(f"the model returns a {type(output).__name__} without tensors", "use a classifier")
+        raise ModelFileError(
+            f"the model returns a {type(output).__name__} without tensors",
+            "give a model that returns its scores as one tensor",
+        )
     raise ModelFileError(f"the model has {len(found)} outputs: {_listed(found)}", f"--output {next(iter(found))}")
 
 

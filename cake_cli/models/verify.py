@@ -67,6 +67,11 @@ def measure_rows(opened: OpenedModel, rows: Tensor) -> Measured:
     with torch.no_grad():
         single, fault = _attempt(Batched(opened.module, "loop", has_batch_axis=opened.has_batch_axis), rows)
         direct, direct_fault = _attempt(opened.module, rows) if opened.has_batch_axis else (None, None)
+    if single is None and len(shapes := _shapes(opened, rows)) > 1:
+        raise ModelFileError(
+            f"the output has another shape for another input: {' and '.join(map(str, sorted(shapes)))}",
+            "give a classifier, which returns as many scores for every input",
+        )
     if single is None:
         raise ModelFileError(f"the model does not run on an input of shape {tuple(rows.shape[1:])}: {fault}", _RETRY)
     _require_classifier(opened, rows)
@@ -88,6 +93,16 @@ def measure_rows(opened: OpenedModel, rows: Tensor) -> Measured:
         return Measured(mapped, "vmap", single, (f"takes one row at a time ({_short(reason)}): mapped over the batch",))
     looped = Batched(opened.module, "loop", has_batch_axis=opened.has_batch_axis)
     return Measured(looped, "loop", single, (f"takes one row at a time ({_short(reason)}): row by row, slow",))
+
+
+def _shapes(opened: OpenedModel, rows: Tensor) -> set[tuple[int, ...]]:
+    """The shapes of what comes out for each row alone; those that fail are left out."""
+    found = set()
+    for row in rows:
+        with torch.no_grad():
+            output, _ = _attempt(opened.module, row[None] if opened.has_batch_axis else row)
+        found |= {tuple(output.shape)} if output is not None else set()
+    return found
 
 
 def _not_finite(module: nn.Module) -> ModelFileError:

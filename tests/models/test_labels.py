@@ -35,6 +35,9 @@ def test_names_are_read(metadata: dict[str, str]) -> None:
     {"names": "__import__('os').system('true'), 1, (2"},
     {"names": "[" * 100_000},
     {"names": "(" * 5_000},
+    {"names": "-" * 100_000 + "1"},
+    {"names": "9" * 100_000},
+    {"config.txt": "[" * 100_000},
     {"description": "cat,dog,fox"},
 ])  # fmt: skip
 def test_what_does_not_name_each_class_is_left(metadata: dict[str, str]) -> None:

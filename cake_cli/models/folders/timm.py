@@ -32,12 +32,14 @@ def open_timm(contents: Contents) -> Held:
     config = contents.config
     name, table, arguments = str(config["architecture"]), config.get("pretrained_cfg"), config.get("model_args")
     if not timm.is_model(name):
-        raise ModelFileError(f"{contents.path} names {name!r}, which timm does not have", "a newer timm")
+        raise ModelFileError(f"{contents.path} names {name!r}, which timm does not have", "pip install -U timm")
     table = table if isinstance(table, dict) else config
     arguments = dict(arguments) if isinstance(arguments, dict) else {}
     refused = sorted(_NOT_ARGUMENTS & set(arguments))
     if refused:
-        raise ModelFileError(f"the model_args of {contents.path} may not say {', '.join(refused)}", "remove them")
+        raise ModelFileError(
+            f"the model_args of {contents.path} may not say {', '.join(refused)}", "remove them from its config.json"
+        )
     try:
         classes = int(config.get("num_classes") or table.get("num_classes") or 0)
         shape = tuple(int(size) for size in table["input_size"])

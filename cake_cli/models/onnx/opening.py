@@ -11,6 +11,7 @@ import torch
 from onnx import ModelProto, TensorProto
 
 from cake_cli.errors import ModelFileError
+from cake_cli.models.doubts import refuse_other_tasks
 from cake_cli.models.onnx.conversion import ORDER, ConversionFailed, Converter, convert
 from cake_cli.models.onnx.facts import read_facts
 from cake_cli.models.onnx.finite import refuse_non_finite
@@ -57,6 +58,7 @@ def open_onnx(
         UsageError: if `output` or `input_shape` do not fit the file.
     """
     original = read_model(path)
+    refuse_other_tasks({entry.key: entry.value for entry in original.metadata_props})
     facts = read_facts(original)
     graph, mends, name = _cut_down(original, output)
     refuse_without_gradient(graph)

@@ -87,8 +87,9 @@ def choose_output(model: ModelProto, wanted: str | None) -> str:
             "(a detector, a segmentation or a decoder has such outputs)",
             "give a classifier, which returns one row of scores for each input",
         )
-    if len(scores) > 1:  # one number a row is a state, a value or a label beside scores
-        scores = [port for port in scores if port.dims is None or len(port.dims) > 1] or scores
+    if any(port.dims is not None and len(port.dims) > 1 for port in scores):
+        # one number a row is a state, a value or a label beside scores
+        scores = [port for port in scores if port.dims is None or len(port.dims) > 1]
     if len(scores) > 1:
         scores = [port for port in scores if _rests_on(model, port.name, {other.name for other in scores})] or scores
     if len(scores) > 1:
@@ -210,7 +211,7 @@ def read_rows(port: Port, output: Port, given: tuple[int, ...] | None) -> Rows:
         if given is None:
             raise ModelFileError(
                 f"the file does not state the shape of its input {port.name!r}",
-                "--input-shape with the size of one row",
+                "--input-shape 3,224,224, or as it was trained: C,H,W for images, D for vectors",
             )
         return Rows(given, True, None)
     has_batch = _has_batch_axis(dims, output.dims)
@@ -234,7 +235,9 @@ def read_rows(port: Port, output: Port, given: tuple[int, ...] | None) -> Rows:
             raise UsageError(
                 f"--input-shape {','.join(map(str, given))} contradicts the file: a row of {port.name} is "
                 f"{format_shape(row)}",
-                "leave --input-shape away" if all(isinstance(size, int) for size in row) else None,
+                "leave --input-shape out"
+                if all(isinstance(size, int) for size in row)
+                else f"--input-shape {','.join('32' if isinstance(size, str) else str(size) for size in row)}",
             )
         shape = given
     first = dims[0] if dims else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.archive import require_sound_archive
 from cake_cli.models.attached import read_attached
+from cake_cli.models.doubts import refuse_other_tasks
 from cake_cli.models.layouts import (
     Layout,
     attempts,
@@ -54,7 +56,7 @@ def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
             its input's shape, or is no classifier.
         UsageError: if there is no output of the name that is wanted.
     """
-    require_sound_archive(path)
+    entries = require_sound_archive(path)
     scan_archive(path)
     module, mends = _load(path, torch.device("cpu"))
     _require_one_input(path, module)
@@ -67,6 +69,8 @@ def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
     if FUSED & {node.kind() for node in every_node(module.inlined_graph)}:
         give_derivatives()
         mends.append("fused attention, which has no derivative, is computed by plain operators")
+    metadata = read_extra(path, entries) | read_attached(path)
+    refuse_other_tasks(metadata)
     layout, source = _layout(path, module, settings)
     kind = _kind(path, module, layout)
     if kind != "logits":
@@ -84,7 +88,7 @@ def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
         converter="torchscript",
         facts=facts,
         mends=tuple(mends),
-        metadata=read_extra(path) | read_attached(path),
+        metadata=metadata,
         fixed_batch=layout.fixed_batch,
         has_batch_axis=layout.has_batch_axis,
     )
@@ -238,17 +242,19 @@ def _kind(path: Path, module: torch.jit.ScriptModule, layout: Layout) -> OutputK
     return kind if same else "logits"
 
 
-def read_extra(path: Path) -> dict[str, str]:
-    """The texts that a file carries beside its program, from ``torch.jit.save(..., _extra_files=...)``."""
-    reader: Any = torch._C.PyTorchFileReader(str(path))
+def read_extra(path: Path, entries: Iterable[zipfile.ZipInfo]) -> dict[str, str]:
+    """The texts that a file carries beside its program, from ``torch.jit.save(..., _extra_files=...)``.
+
+    Args:
+        path: the file.
+        entries: of its archive; those that declare more than `LARGEST_EXTRA` bytes are left alone.
+    """
     found = {}
-    for record in reader.get_all_records():
-        folder, _, name = str(record).partition("/")
-        if folder != "extra" or not name:
-            continue
-        content = bytes(reader.get_record(str(record)))
-        if len(content) <= LARGEST_EXTRA:
-            found[name] = content.decode("utf-8", "replace")
+    with zipfile.ZipFile(path) as archive:
+        for entry in entries:
+            _, folder, name = f"/{entry.filename}".rpartition("/extra/")
+            if folder and name and entry.file_size <= LARGEST_EXTRA:
+                found[name] = archive.read(entry).decode("utf-8", "replace")
     return found
 
 

@@ -117,7 +117,10 @@ def _timm(name: str, weights: Weights, input_shape: tuple[int, ...] | None, clas
     timm = import_timm()
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models())
-        raise UsageError(f"timm has no architecture {name!r}" + (f", {hint}" if hint else ""), "--arch timm:NAME")
+        raise UsageError(
+            f"timm has no architecture {name!r}" + (f", {hint}" if hint else ""),
+            "--arch timm:resnet18, or another of timm.list_models()",
+        )
     options: dict[str, object] = {}
     if input_shape is not None and len(input_shape) == 3:
         options["in_chans"] = input_shape[0]

@@ -78,7 +78,7 @@ def read_weights(file: ModelFile) -> Weights:
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
         types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
         raise ModelFileError(
-            f"{path} holds no weights" + (f", but {len(tensors)} tensors of {', '.join(types)}" if types else ""),
+            f"{path} holds no weights" + (f", only tensors of {', '.join(types)} ({len(tensors)})" if types else ""),
             "save the state dict: torch.save(model.state_dict(), FILE)",
         )
     return Weights(path, tensors, metadata, tuple(mends + masks), prefix)

@@ -8,14 +8,15 @@ function never called. A name of any other module refuses the file as before.
 
 from __future__ import annotations
 
-import io
 import pickle
 import pickletools
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -114,26 +115,29 @@ def _is_data(name: str) -> bool:
 
 def _names(path: Path, legacy: bool) -> list[str]:
     """The classes and functions that a checkpoint asks for, in order, read without importing any."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     try:
-        for stream in _pickles(path, legacy):
-            for code, argument, _ in pickletools.genops(stream):
-                if code.name == "GLOBAL":
-                    module, _, name = str(argument).partition(" ")
-                    found.append(f"{_OLD_MODULES.get(module, module)}.{name}")
-    except (ValueError, IndexError, OSError, KeyError, StopIteration, zipfile.BadZipFile) as fault:
+        with _pickles(path, legacy) as (stream, count):
+            for _ in range(count):
+                for code, argument, _ in pickletools.genops(stream):
+                    if code.name == "GLOBAL":
+                        module, _, name = str(argument).partition(" ")
+                        found[f"{_OLD_MODULES.get(module, module)}.{name}"] = None
+    except (ValueError, IndexError, OSError, KeyError, StopIteration, RuntimeError, zipfile.BadZipFile) as fault:
         raise _damaged(path, fault) from fault
-    return list(dict.fromkeys(found))
+    return list(found)
 
 
-def _pickles(path: Path, legacy: bool) -> list[Any]:
-    """The pickles of a checkpoint, as streams."""
+@contextmanager
+def _pickles(path: Path, legacy: bool) -> Iterator[tuple[IO[bytes], int]]:
+    """A stream at the first pickle of a checkpoint, and how many follow each other."""
     if legacy:
         with path.open("rb") as stream:
-            content = io.BytesIO(stream.read(LARGEST_PICKLE))
-        return [content] * _LEGACY_PICKLES  # each is read up to where the one before it ended
+            yield stream, _LEGACY_PICKLES
+        return
     with zipfile.ZipFile(path) as archive:
-        entry = next(entry for entry in archive.infolist() if entry.filename.rpartition("/")[2] == "data.pkl")
-        if entry.file_size > LARGEST_PICKLE:
-            raise ValueError(f"its pickle has {entry.file_size:,} bytes")
-        return [io.BytesIO(archive.read(entry))]
+        entry = next((entry for entry in archive.infolist() if entry.filename.rpartition("/")[2] == "data.pkl"), None)
+        if entry is None or entry.file_size > LARGEST_PICKLE:
+            raise ValueError("it has no pickle of names, or one that is too large")
+        with archive.open(entry) as stream:
+            yield stream, 1

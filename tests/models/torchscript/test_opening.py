@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.loading import load_classifier
-from cake_cli.models.torchscript.opening import traced_shape
+from cake_cli.models.torchscript.opening import read_extra, traced_shape
 from tests.conftest import ROOT
+from tests.models.planted import Planted
 from tests.models.torchscript.conftest import Save, Small
 
 SHARED = ROOT.parent / "shared" / "models"
@@ -320,3 +323,25 @@ def test_class_names_beside_the_program_are_read(tmp_path: Path) -> None:
         script = torch.jit.script(nn.Sequential(nn.Linear(7, 3)).eval())
         torch.jit.save(script, file, _extra_files={"labels.txt": "cat\ndog\nfox"})
     assert load_classifier(file).class_names == ("cat", "dog", "fox")
+
+
+def test_a_large_record_beside_the_program_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.script(nn.Sequential(nn.Linear(7, 3)).eval())
+        texts = {"labels.txt": "cat\ndog\nfox", "names": "x" * (2**20 + 1)}
+        torch.jit.save(script, file, _extra_files=texts)
+    with zipfile.ZipFile(file) as archive:
+        assert set(read_extra(file, archive.infolist())) == {"labels.txt"}
+    assert load_classifier(file).class_names == ("cat", "dog", "fox")
+
+
+def test_a_planted_pickle_beside_the_program_is_not_run(tmp_path: Path) -> None:
+    file, marker = tmp_path / "model.pt", tmp_path / "marker"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.script(nn.Sequential(nn.Linear(7, 3)).eval())
+        torch.jit.save(script, file, _extra_files={"names": pickle.dumps(Planted(marker), protocol=0).decode()})
+    load_classifier(file)
+    assert not marker.exists()

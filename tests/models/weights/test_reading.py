@@ -148,7 +148,7 @@ def test_several_sets_of_weights_are_listed(tmp_path: Path) -> None:
 
 def test_tensors_without_floats_are_no_weights(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", {"x_train": torch.zeros(3, 4, dtype=torch.uint8)})
-    with pytest.raises(ModelFileError, match="holds no weights, but 1 tensors of uint8"):
+    with pytest.raises(ModelFileError, match="holds no weights, only tensors of uint8"):
         read_weights(sniff(path))
 
 

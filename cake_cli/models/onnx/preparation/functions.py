@@ -27,7 +27,8 @@ def inline_functions(model: ModelProto) -> str | None:
         _unfolded(key, bodies, sizes, [])
     if _total(list(model.graph.node), bodies, sizes, []) > MOST_NODES:
         raise ModelFileError(
-            f"its local functions unfold into more than {MOST_NODES:,} nodes", "export the model without functions"
+            f"the local functions of the model unfold into more than {MOST_NODES:,} nodes",
+            "export the model without functions",
         )
     model.CopyFrom(inliner.inline_local_functions(model, convert_version=True))
     return f"{count} local functions inlined"
@@ -36,7 +37,7 @@ def inline_functions(model: ModelProto) -> str | None:
 def _unfolded(key: Key, bodies: dict[Key, list[NodeProto]], sizes: dict[Key, int], path: list[Key]) -> int:
     """How many nodes a call of a function becomes."""
     if key in path or len(path) > 100:
-        raise ModelFileError(f"its local function {key[1]!r} calls itself", "export the model again")
+        raise ModelFileError(f"the local function {key[1]!r} calls itself", "export the model again")
     if key not in sizes:
         sizes[key] = _total(bodies[key], bodies, sizes, [*path, key])
     return sizes[key]
