@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickletools
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +27,10 @@ from cake_cli.models.layouts import (
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.models.torchscript.attention import FUSED, give_derivatives
 from cake_cli.models.torchscript.editing import set_device, take_off_tail, undo_training
+from cake_cli.models.torchscript.records import read_extra, traced_shape
 from cake_cli.models.torchscript.scanning import every_node, scan_archive, scan_graph, takes_indices
 
 TAIL_TOLERANCE = 1e-4
-LARGEST_EXTRA = 2**20
-"""Bytes of a text beside the program that is still read."""
 _UNDO: dict[OutputKind, Callable[[Tensor], Tensor]] = {
     "probs": lambda scores: scores.softmax(-1),
     "log-probs": lambda scores: scores.log_softmax(-1),
@@ -240,49 +237,3 @@ def _kind(path: Path, module: torch.jit.ScriptModule, layout: Layout) -> OutputK
         scores, ends = (made.reshape(max(layout.tried, 1), -1) for made in (bare(rows), module(rows)))
         same = torch.allclose(_UNDO[kind](scores), ends, atol=TAIL_TOLERANCE)
     return kind if same else "logits"
-
-
-def read_extra(path: Path, entries: Iterable[zipfile.ZipInfo]) -> dict[str, str]:
-    """The texts that a file carries beside its program, from ``torch.jit.save(..., _extra_files=...)``.
-
-    Args:
-        path: the file.
-        entries: of its archive; those that declare more than `LARGEST_EXTRA` bytes are left alone.
-    """
-    found = {}
-    with zipfile.ZipFile(path) as archive:
-        for entry in entries:
-            _, folder, name = f"/{entry.filename}".rpartition("/extra/")
-            if folder and name and entry.file_size <= LARGEST_EXTRA:
-                found[name] = archive.read(entry).decode("utf-8", "replace")
-    return found
-
-
-def traced_shape(path: Path) -> tuple[int, ...] | None:
-    """The shape of the example that a file was traced with, from the record that torch keeps of it.
-
-    The record is a pickle: its opcodes are read one by one, and nothing of it is executed.
-    """
-    reader: Any = torch._C.PyTorchFileReader(str(path))
-    if not reader.has_record("traced_inputs.pkl"):
-        return None
-    try:
-        opcodes = [
-            (code.name, argument)
-            for code, argument, _ in pickletools.genops(bytes(reader.get_record("traced_inputs.pkl")))
-            if "PUT" not in code.name
-        ]
-    except (ValueError, IndexError):
-        return None
-    shapes = [_tuple_after(opcodes, place) for place, (name, _) in enumerate(opcodes) if name == "BINPERSID"]
-    return shapes[0] if len(shapes) == 1 else None
-
-
-def _tuple_after(opcodes: list[tuple[str, Any]], place: int) -> tuple[int, ...]:
-    """The numbers between the first mark after a storage and its end: the tensor's sizes."""
-    sizes: list[int] = []
-    for name, argument in opcodes[place + 3 :]:
-        if name == "TUPLE" or not isinstance(argument, int):
-            break
-        sizes.append(argument)
-    return tuple(sizes)

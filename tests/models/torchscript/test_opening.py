@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.loading import load_classifier
-from cake_cli.models.torchscript.opening import read_extra, traced_shape
+from cake_cli.models.torchscript.records import read_extra, traced_shape
 from tests.conftest import ROOT
 from tests.models.planted import Planted
 from tests.models.torchscript.conftest import Save, Small
