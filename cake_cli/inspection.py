@@ -108,7 +108,11 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "parameters": model.parameters,
         "multiply_adds": multiply_adds(model),
         "input": model.spec.to_json(),
-        "response": {"scale": response.scale, "changes": dict(sorted(response.changes.items())), "text": response.sentence()},
+        "response": {
+            "scale": response.scale,
+            "changes": dict(sorted(response.changes.items())),
+            "text": response.sentence(),
+        },
         "doubts": [doubt for doubt in (response.doubt(model.spec),) if doubt],
         "classes": model.classes,
         "class_names": model.class_names,
