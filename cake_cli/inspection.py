@@ -96,7 +96,9 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
     if weights is not None:
         return _describe_weights(weights)
     model = load_classifier(path, settings)
-    response = measure_response(model)
+    begun = time.perf_counter()
+    operations = multiply_adds(model)
+    response = measure_response(model, time.perf_counter() - begun)
     return {
         "kind": "student" if model.architecture else "teacher",
         "path": str(path),
@@ -106,7 +108,7 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "architecture": model.architecture,
         "facts": model.facts,
         "parameters": model.parameters,
-        "multiply_adds": multiply_adds(model),
+        "multiply_adds": operations,
         "input": model.spec.to_json(),
         "response": {
             "scale": response.scale,

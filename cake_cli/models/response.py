@@ -14,9 +14,9 @@ from cake_cli.spec import InputSpec
 
 SCALES = (1.0, 100.0, 10.0, 1000.0, 0.1, 0.01)
 """The spreads of the inputs that are tried, those that tell most first."""
-ROWS = 4
-SECONDS = 0.5
-"""How long scales are tried: a large network gets fewer."""
+FEWEST_SCALES, FEWEST_ROWS, MOST_ROWS = 3, 2, 4
+SECONDS = 0.8
+"""How long scales are tried: a large network gets fewer, with fewer rows of each."""
 FEW = 0.02
 """A change of probabilities below this is none."""
 FAR = 30.0
@@ -54,7 +54,7 @@ class Response:
         Args:
             spec: what the file is taken to take.
         """
-        if self.scale is None or len(self.changes) < len(SCALES) or 1 / FAR < self.scale < FAR:
+        if self.scale is None or len(self.changes) < FEWEST_SCALES or 1 / FAR < self.scale < FAR:
             return None
         what = "values as they are" if spec.is_identity else "normalised values"
         times = f"{self.scale:g} times larger" if self.scale > 1 else f"{1 / self.scale:g} times smaller"
@@ -62,26 +62,34 @@ class Response:
         return f"it responds to {what} {times} than those of N(0, 1): {fix}"
 
 
-def measure_response(model: Classifier) -> Response:
-    """Tries a classifier on random inputs of several scales, for about half a second."""
+def measure_response(model: Classifier, row_seconds: float) -> Response:
+    """Tries a classifier on random inputs of several scales, for about a second at most.
+
+    Args:
+        model: on the CPU.
+        row_seconds: how long one row takes, about.
+    """
+    rows = min(MOST_ROWS, max(FEWEST_ROWS, int(SECONDS / FEWEST_SCALES / max(row_seconds, 1e-6))))
+    if row_seconds * rows * FEWEST_SCALES > 2 * SECONDS:
+        return Response()
     changes: dict[float, float] = {}
     start, longest = time.monotonic(), 0.0
     for scale in SCALES:
         begun = time.monotonic()
-        if begun - start + longest > SECONDS and changes:
+        if begun - start + longest > SECONDS and len(changes) >= FEWEST_SCALES:
             break
         with torch.no_grad():
-            probabilities = model(_rows(model.spec.shape) * scale).double().softmax(1)  # (ROWS, K)
-        pairs = torch.pdist(probabilities, p=1) / 2  # (ROWS (ROWS - 1) / 2,)
+            probabilities = model(_rows(model.spec.shape, rows) * scale).double().softmax(1)  # (R, K)
+        pairs = torch.pdist(probabilities, p=1) / 2  # (R (R - 1) / 2,)
         changes[scale] = float(pairs.nan_to_num(0.0).mean())
         longest = max(longest, time.monotonic() - begun)
-    return Response(changes if len(changes) > 1 else {})
+    return Response(changes)
 
 
-def _rows(shape: tuple[int, ...]) -> Tensor:
-    """Inputs of scale one, (`ROWS`, *shape): smooth normal images, to which networks respond more than to noise."""
+def _rows(shape: tuple[int, ...], count: int) -> Tensor:
+    """Inputs of scale one, (count, *shape): smooth normal images, to which networks respond more than to noise."""
     generator = torch.Generator().manual_seed(0)
     if len(shape) == 1:
-        return torch.randn(ROWS, *shape, generator=generator)
-    coarse = torch.randn(ROWS, shape[0], min(4, shape[1]), min(4, shape[2]), generator=generator)
+        return torch.randn(count, *shape, generator=generator)
+    coarse = torch.randn(count, shape[0], min(4, shape[1]), min(4, shape[2]), generator=generator)
     return F.interpolate(coarse, shape[1:], mode="bilinear", align_corners=False)
