@@ -18,6 +18,9 @@ SCORES, GRADIENT = 1e-4, 1e-3
 LIVELY = 5e-3
 """How much of the greatest score must be the input's doing for a comparison to mean something."""
 
+WHOLE = 80 * 12
+"""Torchvision's architectures, and the ways to write each."""
+
 HEAD = """# Every classification architecture of torchvision, exported and opened
 
 Written by `python -m tests.models.onnx.export_matrix --out results.jsonl`, then the same with
@@ -94,7 +97,9 @@ def _measured_with(lines: list[Line]) -> list[str]:
     packages = sorted({f"{name} {line['versions'][name]}" for line in lines for name in PACKAGES})
     commits = Counter(line["versions"]["commit"] for line in lines)
     told = ", ".join(f"{count} at `{commit}`" for commit, count in commits.most_common())
-    return [f"Measured with {', '.join(packages)}, on a CPU. Files by commit: {told}."]
+    left = WHOLE - len(lines)
+    missing = [f"**{left} of {WHOLE} files are not measured yet.** The first command goes on where it stopped."]
+    return [f"Measured with {', '.join(packages)}, on a CPU. Files by commit: {told}.", *(missing if left > 0 else [])]
 
 
 def _counted(lines: list[Line]) -> list[str]:
