@@ -13,6 +13,7 @@ from cake_cli.planning import Prepared, build_engine, prepare
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine
+from cake_cli.synthesis.step import PlainStep, Walk
 
 
 @pytest.fixture
@@ -38,7 +39,16 @@ def test_what_is_prepared(prepared: Prepared) -> None:
     assert not prepared.trains_baseline
 
 
-def test_an_estimate_grows_with_the_work(prepared: Prepared) -> None:
+def test_an_estimate_grows_with_the_work(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only steps move, a millisecond each: what a busy machine takes is not under test."""
+    clock, take = [0.0], PlainStep.__call__
+
+    def counted(step: PlainStep, walk: Walk) -> None:
+        clock[0] += 1e-3
+        take(step, walk)
+
+    monkeypatch.setattr(PlainStep, "__call__", counted)
+    monkeypatch.setattr("cake_cli.estimating.time.perf_counter", lambda: clock[0])
     once = estimate(prepared)
     assert set(once.seconds) == {"synthesis", "training"}
     more = replace(prepared.config, synthesis=replace(prepared.config.synthesis, steps=4000))
