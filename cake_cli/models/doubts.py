@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from cake_cli.config import TeacherConfig
-from cake_cli.errors import ModelFileError
+from cake_cli.config import Outputs, TeacherConfig
+from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.labels import ultralytics_task
 from cake_cli.models.opened import OpenedModel, OutputKind
 
@@ -35,6 +35,25 @@ def refuse_other_tasks(metadata: Mapping[str, str]) -> None:
         )
 
 
+def refuse_other_values(outputs: Tensor, stated: Outputs) -> None:
+    """Refuses outputs whose values cannot be what the user says they are.
+
+    Args:
+        outputs: (3, K), what came out for three random rows.
+        stated: the user's ``--outputs``.
+
+    Raises:
+        UsageError: for probabilities outside 0 to 1, and logarithms of them above 0.
+    """
+    low, high = float(outputs.min()), float(outputs.max())
+    if (stated == "probs" and (low < -UNIT or high > 1 + UNIT)) or (stated == "log-probs" and high > UNIT):
+        single = "; --classes 2, if it is the logit of two classes" if outputs.shape[1] == 1 else ""
+        raise UsageError(
+            f"--outputs {stated} is not what the model returns: {low:.3g} to {high:.3g} on random inputs",
+            "leave --outputs out" + single,
+        )
+
+
 def refuse_no_scores(opened: OpenedModel, outputs: Tensor, kind: OutputKind, settings: TeacherConfig) -> None:
     """Refuses outputs that are not scores of classes, unless the user says that they are.
 
@@ -53,10 +72,11 @@ def refuse_no_scores(opened: OpenedModel, outputs: Tensor, kind: OutputKind, set
     count = outputs.shape[1]
     if count == 1:
         low, high = float(outputs.min()), float(outputs.max())
+        ways = "--outputs probs, if it is the probability of the second of two classes; --classes 2, if it is its logit"
         raise ModelFileError(
             f"the model returns one number a row ({low:.3g} to {high:.3g} on random inputs) and shows no sigmoid: "
             "a regression, or a binary classifier",
-            "--outputs probs, if it is the probability of the second class; --classes 2, if it is its logit",
+            ways if low >= 0 and high <= 1 else "--classes 2, if it is the logit of the second of two classes",
         )
     name = opened.facts.get("scores", "")
     if _EMBEDDING.search(name):

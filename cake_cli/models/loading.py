@@ -16,7 +16,7 @@ from torch import nn
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogitOf, LogOf, TwoClasses
-from cake_cli.models.doubts import refuse_no_scores, refuse_other_tasks
+from cake_cli.models.doubts import refuse_no_scores, refuse_other_tasks, refuse_other_values
 from cake_cli.models.formats import ModelFile, sniff
 from cake_cli.models.labels import class_names, ultralytics_task
 from cake_cli.models.opened import OpenedModel, OutputKind
@@ -170,6 +170,8 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
     before += [layout] if layout is not None else []
     started = time.perf_counter()
     measured = measure_rows(opened, nn.Sequential(*before)(probe_rows(spec.shape, 3)))
+    if opened.output_kind == "logits":  # else its end was seen, and is off by now
+        refuse_other_values(measured.outputs, settings.outputs)
     after, kind = _towards_logits(opened, measured, settings)
     refuse_no_scores(opened, measured.outputs, kind, settings)
     module = nn.Sequential(*before, measured.module, *after) if before or after else measured.module

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cake_cli.config import TeacherConfig
-from cake_cli.errors import ModelFileError
+from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.loading import adapt
 from cake_cli.models.opened import OpenedModel, OutputKind
 
@@ -28,6 +28,8 @@ class Body(nn.Module):
         scores = self.layer(rows)
         if self.end == "unit":
             return F.normalize(scores, dim=1)
+        if self.end == "large":
+            return 5 + scores.tanh()
         return scores.sigmoid() if self.end == "sigmoid" else scores
 
 
@@ -52,6 +54,15 @@ def test_one_probability_becomes_the_logit_of_two_classes() -> None:
     teacher = load(opened(Body(1, "sigmoid")), outputs="probs")
     assert (teacher.output_kind, teacher.classes) == ("sigmoid", 2)  # type: ignore[attr-defined]
     torch.testing.assert_close(teacher(ROWS)[:, 1:], Body(1)(ROWS), rtol=1e-3, atol=1e-4)  # type: ignore[operator]
+
+
+def test_what_cannot_be_probabilities_is_not_taken_for_them() -> None:
+    with pytest.raises(UsageError, match="--outputs probs is not what the model returns") as caught:
+        load(opened(Body(1, "large")), outputs="probs")
+    assert "--classes 2" in str(caught.value.fix)
+    with pytest.raises(UsageError, match="--outputs log-probs is not"):
+        load(opened(Body(16, "large")), outputs="log-probs")
+    assert load(opened(Body(3, "sigmoid")), outputs="probs").output_kind == "probs"  # type: ignore[attr-defined]
 
 
 def test_vectors_of_unit_length_are_an_embedding() -> None:
