@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Event, Thread, current_thread
 
 import pytest
 import torch
@@ -87,7 +87,7 @@ def on_ranks(world: int, config: Config, path: Path) -> list[SampleBank | CakeEr
             ranks._announce(fault)
             ended[rank] = fault
 
-    threads = [Thread(target=take_part, args=(rank,), daemon=True) for rank in range(world)]
+    threads = [Thread(target=take_part, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(world)]
     for thread in threads:
         thread.start()
     threads[0].join(60)
@@ -110,13 +110,19 @@ def test_the_bank_of_several_ranks_is_that_of_one(
 
 
 def test_each_rank_makes_some_of_it(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add, told = SampleBank.add, []
+    add, told, met, meeting = SampleBank.add, [], set(), Barrier(2, timeout=60)
+
+    def both_have_one(engine: Engine, sets: range) -> None:
+        if (rank := current_thread().name) not in met:
+            met.add(rank)
+            meeting.wait()
 
     def seen(bank: SampleBank, wave: Wave, **keywords: object):
         told.append((bank.rank, wave.sets.start))
         return add(bank, wave, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SampleBank, "add", seen)
+    before_each_wave(monkeypatch, both_have_one)
     on_ranks(2, replace(config, synthesis=replace(config.synthesis, samples=900)), tmp_path / "bank")
     assert {rank for rank, _ in told} == {0, 1}
     assert sorted(first for _, first in told) == list(range(30))
@@ -125,7 +131,15 @@ def test_each_rank_makes_some_of_it(config: Config, tmp_path: Path, monkeypatch:
 def test_the_fault_of_one_rank_ends_the_job_and_another_number_goes_on(
     config: Config, tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = SampleBank.add
+    add, announce, told = SampleBank.add, Ranks._announce, Event()
+
+    def first_waits(engine: Engine, sets: range) -> None:
+        if current_thread().name == "rank 0":
+            told.wait(60)  # or it has made all before the other took a turn
+
+    def announced(ranks: Ranks, fault: Exception) -> None:
+        announce(ranks, fault)
+        told.set()
 
     def broken(bank: SampleBank, wave: Wave, **keywords: object):
         if bank.rank == 1:
@@ -134,6 +148,8 @@ def test_the_fault_of_one_rank_ends_the_job_and_another_number_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(SampleBank, "add", broken)
+        patch.setattr(Ranks, "_announce", announced)
+        before_each_wave(patch, first_waits)
         first = on_ranks(2, config, tmp_path / "bank")[0]
     assert isinstance(first, CakeError)
     assert first.what == "rank 1 of 2: no space left on the disk of shard"

@@ -17,16 +17,16 @@ from cake_cli.models.weights import timm_table
 from cake_cli.models.weights.torchvision import Weightless
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, **options: int) -> nn.Module:
     """An architecture without memory for its weights, by the first way that it allows."""
     for way in (torch.device("meta"), Weightless()):
         try:
             with warnings.catch_warnings(), way:
                 warnings.simplefilter("ignore")
-                return timm.create_model(name, pretrained=False)
+                return timm.create_model(name, pretrained=False, **options)
         except Exception:  # some do arithmetic on what they make
             continue
-    return timm.create_model(name, pretrained=False)
+    return timm.create_model(name, pretrained=False, **options)
 
 
 def line(name: str) -> str | None:
