@@ -11,15 +11,18 @@ from typing import Any
 
 from torch import nn
 
-from cake_cli.config import Config
+from cake_cli.config import Config, TeacherConfig
 from cake_cli.data import TEACHER, Evaluation, at_chance, evaluate, open_heldout, read_class_map
 from cake_cli.errors import AgreementMissed, DataError, ModelFileError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware, pick
 from cake_cli.models.classifier import Classifier, Denormalise, Normalise
 from cake_cli.models.cost import Size, size_of
+from cake_cli.models.formats import sniff
 from cake_cli.models.loading import load_classifier
+from cake_cli.models.source import read_source
 from cake_cli.models.speed import Speed, measure_speed
+from cake_cli.models.starting import weights_file
 from cake_cli.spec import InputSpec, format_shape
 
 COLUMNS = (
@@ -116,13 +119,13 @@ def assess(
     class_map = read_class_map(data.class_map)
     hardware = pick(config.hardware.device)
     files = {_key(path): path for path in models}
-    opened = {name: load_classifier(path, config.teacher) for name, path in files.items()}
+    opened = {name: load_classifier(path, _settings_for(path, config.teacher)) for name, path in files.items()}
     first = next(iter(opened.values()))
     if against is not None:
-        opened[TEACHER] = load_classifier(against, config.teacher)
+        opened[TEACHER] = load_classifier(against, _settings_for(against, config.teacher))
         files[TEACHER] = against
     _require_alike(first, opened.values())
-    for note in _named_otherwise(first, opened.values()):
+    for note in (*_named_otherwise(first, opened.values()), *_mended(opened.values())):
         reporter.warn(note)
     sizes = {name: size_of(model, files[name]) for name, model in opened.items()}
     ready = {name: _in_space_of(first.spec, model).on(hardware) for name, model in opened.items()}
@@ -156,6 +159,22 @@ def assess(
     rows = {name: Assessed(str(files[name]), found[name], sizes[name], speeds.get(name)) for name in everyone}
     measured = rows.pop(TEACHER, None)
     return Assessment(heldout.name, hardware.describe(), heldout.notes, measured, tuple(rows.values()))
+
+
+def _settings_for(path: Path, settings: TeacherConfig) -> TeacherConfig:
+    """The settings without an `--arch` that names code, where the file has no use for it: another one here does."""
+    if settings.arch is None or read_source(Path(settings.arch)) is None:
+        return settings
+    file = weights_file(path)
+    weights = file.is_file() and sniff(file).format in ("safetensors", "checkpoint")
+    return settings if weights else replace(settings, arch=None)
+
+
+def _mended(models: Iterable[Classifier]) -> Iterable[str]:
+    """What is to know of students: that one's own code has changed since."""
+    for model in models:
+        if model.architecture is not None:
+            yield from model.mends
 
 
 def _key(path: Path) -> str:

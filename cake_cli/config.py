@@ -110,7 +110,9 @@ class StudentConfig:
     """The network that learns."""
 
     architecture: str | None = None
-    """Architecture of the student: a name of `cake students`."""
+    """A name of `cake students`, timm:NAME, FILE.py:FUNCTION (its code is run), a student's file, or same."""
+    weights: str | None = None
+    """Weights that the student starts from: a safetensors file or a student of cake; all of them must fit."""
     export: tuple[ExportFormat, ...] = ()
     """Files to write beside the student: onnx, torchscript, pt2. Can be repeated."""
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
-from cake_cli.models.classifier import Classifier
-from cake_cli.models.loading import load_classifier, unnamed_weights
+from cake_cli.models.counting import multiply_adds
+from cake_cli.models.formats import sniff
+from cake_cli.models.loading import load_classifier, uncoded_student, unnamed_weights
+from cake_cli.models.starting import weights_file
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
@@ -82,6 +80,9 @@ def _describe_bank(bank: SampleBank) -> dict[str, Any]:
 
 def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
     started = time.perf_counter()
+    header = uncoded_student(path, settings)
+    if header is not None:
+        return _describe_uncoded(path, header)
     weights = unnamed_weights(path, settings)
     if weights is not None:
         return _describe_weights(weights)
@@ -93,9 +94,10 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "name": model.name,
         "sha256": model.sha256,
         "architecture": model.architecture,
+        "same_as": model.same_as,
         "facts": model.facts,
         "parameters": model.parameters,
-        "multiply_adds": multiply_adds(model),
+        "multiply_adds": multiply_adds(model, model.spec.shape),
         "input": model.spec.to_json(),
         "classes": model.classes,
         "class_names": model.class_names,
@@ -106,6 +108,26 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "checks": list(model.checks),
         "check_seconds": round(model.check_seconds, 3),
         "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _describe_uncoded(path: Path, header: dict[str, str]) -> dict[str, Any]:
+    """A student of one's own code, as far as its header and its weights go: the code was not named."""
+    from cake_cli.models.weights import read_weights
+
+    file = weights_file(path)
+    tensors = read_weights(sniff(file))
+    return {
+        "kind": "student",
+        "path": str(path),
+        "name": file.name,
+        "sha256": sha256(file),
+        "architecture": header["cake.architecture"],
+        "code_sha256": header.get("cake.code_sha256"),
+        "needs": f"--arch PATH/{header['cake.architecture']}",
+        "facts": {key: value for key, value in header.items() if key.startswith("cake.")},
+        "parameters": tensors.parameters,
+        "classes": header.get("cake.classes"),
     }
 
 
@@ -141,36 +163,3 @@ def teacher_flags(settings: TeacherConfig) -> str:
         written = ",".join(f"{item:g}" for item in value) if isinstance(value, tuple) else str(value)
         flags.append(name if value is True else f"--no-{entry.name}" if value is False else f"{name} {quote(written)}")
     return " ".join(flags)
-
-
-def multiply_adds(model: Classifier) -> int:
-    """Multiply-adds of one row's forward pass: matrix products and convolutions, as torch counts them."""
-    counter = _Flops()
-    with torch.no_grad(), counter:
-        model(torch.zeros(1, *model.spec.shape))
-    return counter.total // 2
-
-
-class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas; as `FlopCounterMode` does, which imports the compiler, for seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing here is compiled
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        operator = func._overloadpacket
-        if operator not in flop_registry:
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-        result = func(*args, **kwargs)
-        if operator in flop_registry:
-            self.total += flop_registry[operator](*args, **kwargs, out_val=result)
-        return result

@@ -16,9 +16,9 @@ from torch import nn
 from cake_cli.data import Evaluation, evaluate
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.trainer import Epoch, Labelled, measure_agreement, train
-from cake_cli.errors import AgreementMissed, DataError
+from cake_cli.errors import AgreementMissed, DataError, UsageError
 from cake_cli.events import SILENT, Reporter
-from cake_cli.models.architectures import build_student
+from cake_cli.models.blueprint import Blueprint
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.exporting import default_path, export
 from cake_cli.models.students import load_student, save_student
@@ -134,6 +134,7 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
             "name": teacher.name,
             "path": str(Path(prepared.config.teacher.file or "").resolve()),
             "parameters": teacher.parameters,
+            "size": None if prepared.teacher_size is None else asdict(prepared.teacher_size),
             "output_kind": teacher.output_kind,
             "converter": teacher.converter,
             "batching": teacher.batching,
@@ -148,7 +149,7 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         device=prepared.hardware.describe(),
         precision=prepared.hardware.precision,
         teacher=about,
-        student={"architecture": prepared.architecture, "parameters": prepared.student_parameters},
+        student=None if prepared.student is None else prepared.student.to_json(),
         outside_contract=list(prepared.outside_contract),
         plan=asdict(prepared.plan)
         | {
@@ -211,9 +212,7 @@ def _fit(
 ) -> nn.Module:
     settings, seed = prepared.config.training, prepared.config.seed
     torch.manual_seed(seed)
-    student = prepared.hardware.place(
-        build_student(prepared.architecture or "", prepared.subject.spec.shape, prepared.subject.classes)
-    )
+    student = prepared.hardware.place(_require_student(prepared).build())
     last: list[Epoch] = []
 
     def record(epoch: Epoch) -> None:
@@ -246,17 +245,25 @@ def _fit(
     return student
 
 
+def _require_student(prepared: Prepared) -> Blueprint:
+    if prepared.student is None:
+        raise UsageError("which student?", "--student cnn; `cake students` lists them")
+    return prepared.student
+
+
 def _save(prepared: Prepared, path: Path, student: nn.Module) -> None:
-    subject = prepared.subject
+    subject, blueprint = prepared.subject, _require_student(prepared)
     save_student(
         path,
         student,
-        prepared.architecture or "",
+        blueprint.architecture,
         spec=subject.spec,
         classes=subject.classes,
         class_names=subject.class_names,
         teacher_sha256=subject.sha256,
         teacher_name=_teacher_name(prepared),
+        code_sha256=blueprint.code_sha256,
+        start_sha256=blueprint.weights_sha256,
     )
 
 
@@ -298,9 +305,10 @@ def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict
     hardware, heldout = prepared.hardware, prepared.heldout
     if heldout is None:
         raise DataError("there is no held-out data", "--data FOLDER")
-    models = {"student": load_student(run.student_path).on(hardware)}
+    code = prepared.architecture  # named by the user, where it is code
+    models = {"student": load_student(run.student_path, code).on(hardware)}
     if prepared.trains_baseline and run.baseline_path.exists():
-        models["noise_baseline"] = load_student(run.baseline_path).on(hardware)
+        models["noise_baseline"] = load_student(run.baseline_path, code).on(hardware)
     found = evaluate(
         models,
         heldout,
@@ -314,7 +322,7 @@ def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict
 
 def _export(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
     """The student as files that others load, each compared with it; those of an earlier attempt are kept."""
-    student = load_student(run.student_path)
+    student = load_student(run.student_path, prepared.architecture)  # named by the user, where it is code
     formats = prepared.config.student.export
     with reporter.stage("export", len(formats), "files") as stage:
         for format in formats:

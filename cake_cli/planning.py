@@ -6,19 +6,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from cake_cli.catalog import base_name
 from cake_cli.config import DEFAULT_SAMPLES, Config, SynthesisConfig
 from cake_cli.data import HeldOut, open_heldout, read_class_map
 from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
 from cake_cli.methods import check_choices, objective_of, space_of, update_of
-from cake_cli.models.architectures import build_student
+from cake_cli.models.blueprint import Blueprint, check_named, plan_student
 from cake_cli.models.classifier import Classifier
+from cake_cli.models.cost import Size, size_of
 from cake_cli.models.loading import load_classifier
 from cake_cli.ranks import Ranks
-from cake_cli.spec import InputSpec, format_shape
+from cake_cli.spec import InputSpec
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
 from cake_cli.synthesis.engine import Engine, SetPlan, plan_sets
@@ -54,13 +52,21 @@ class Prepared:
     """A bank that exists already."""
     plan: SetPlan
     heldout: HeldOut | None
-    student_parameters: int
+    student: Blueprint | None
+    """What learns; None where only a bank is made."""
+    teacher_size: Size | None
+    """Beside the student's in the plan; None where a bank stands in for the teacher, or nothing learns."""
     load_seconds: float
 
     @property
     def architecture(self) -> str | None:
         """Name of the student, None where only a bank is made."""
-        return self.config.student.architecture
+        return None if self.student is None else self.student.architecture
+
+    @property
+    def student_parameters(self) -> int:
+        """How many weights the student learns; 0 where there is none."""
+        return 0 if self.student is None else self.student.size.parameters
 
     @property
     def samples(self) -> int:
@@ -96,20 +102,25 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if student and config.student.architecture is None:
         raise UsageError("which student?", "--student cnn; `cake students` lists them")
     if student and config.student.architecture is not None:
-        base_name(config.student.architecture)
+        check_named(config.student.architecture, config.student.weights)
     device = Ranks.current().device(config.hardware.device)
     hardware = pick(device, config.hardware.precision, deterministic=config.hardware.deterministic)
     bank = None if config.synthesis.bank is None else SampleBank.open(Path(config.synthesis.bank))
     started = time.perf_counter()
-    teacher = _open_teacher(config, bank, hardware)
+    teacher = _open_teacher(config, bank)
     load_seconds = time.perf_counter() - started
+    size = None if teacher is None or not student else size_of(teacher, Path(config.teacher.file or ""))
+    teacher = None if teacher is None else teacher.on(hardware)
     subject = _subject(teacher, bank)
     require_writable(subject.spec, config.synthesis.formats)
     plan = bank.plan if bank is not None else _plan(config.synthesis, subject.classes, hardware)
     if bank is None and teacher is not None:
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
         objective_of(config.synthesis, teacher, hardware)
-    parameters = _check_student(config.student.architecture, subject) if student else 0
+    blueprint = None
+    if student and config.student.architecture is not None:
+        spec, classes, start = subject.spec, subject.classes, config.student.weights
+        blueprint = plan_student(config.student.architecture, spec.shape, classes, weights=start, teacher=teacher)
     data = config.evaluation
     heldout = None
     if data.data is not None:
@@ -125,10 +136,10 @@ def prepare(config: Config, *, student: bool) -> Prepared:
             download=data.download,
             class_names=subject.class_names,
         )
-    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, parameters, load_seconds)
+    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, blueprint, size, load_seconds)
 
 
-def _open_teacher(config: Config, bank: SampleBank | None, hardware: Hardware) -> Classifier | None:
+def _open_teacher(config: Config, bank: SampleBank | None) -> Classifier | None:
     if config.teacher.file is None:
         if bank is None:
             raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
@@ -139,7 +150,7 @@ def _open_teacher(config: Config, bank: SampleBank | None, hardware: Hardware) -
             f"the bank {bank.path} was made from {bank.manifest['teacher']['name']}, not from this {teacher.name}",
             "leave --bank out, or name the teacher that it was made from",
         )
-    return teacher.on(hardware)
+    return teacher
 
 
 def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
@@ -162,19 +173,6 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPla
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
     )
     return replace(plan, spread=settings.time_budget is not None)
-
-
-def _check_student(architecture: str | None, subject: Subject) -> int:
-    """Builds and runs the student once; returns how many weights it has."""
-    network = build_student(architecture or "", subject.spec.shape, subject.classes).train()
-    try:
-        network(torch.zeros(4, *subject.spec.shape))
-    except (RuntimeError, ValueError) as fault:
-        raise UsageError(
-            f"{architecture} cannot take inputs of {format_shape(subject.spec.shape)}: {str(fault).splitlines()[0]}",
-            "--student cnn for images, mlp for vectors",
-        ) from fault
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def build_engine(

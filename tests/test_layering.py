@@ -22,7 +22,7 @@ FLOORS = {
     2: {"models", "data"},
     3: {"synthesis", "distillation"},
     4: {"report"},
-    5: {"methods", "planning", "estimating", "pipeline", "synthesizing", "inspection", "assessment"},
+    5: {"methods", "planning", "estimating", "pipeline", "synthesizing", "inspection", "offering", "assessment"},
     6: {"cli", "__main__"},
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}

@@ -17,6 +17,7 @@ def distill(
         Path | None, typer.Argument(help="The model file to copy.", metavar="TEACHER", show_default=False)
     ] = None,
     student: o.Student = None,
+    weights: o.StudentWeights = None,
     arch: o.Arch = None,
     classes: o.Classes = None,
     trust: o.Trust = None,
@@ -69,7 +70,7 @@ def distill(
     Example: cake distill teacher.onnx --student resnet18 --data ./val
     """
     settings = o.read_config(
-        teacher=teacher, student=student, recipe=recipe, config=config, assignments=assignments,
+        teacher=teacher, student=student, weights=weights, recipe=recipe, config=config, assignments=assignments,
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
         verify=verify, seed=seed, method=method, samples=samples, steps=steps, time_budget=time_budget,

@@ -7,10 +7,11 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cake_cli.catalog import read_student
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.config import Config
 from cake_cli.errors import AgreementMissed, CakeError, RunError
@@ -44,8 +45,15 @@ def absolute(config: Config) -> Config:
             return f"{Path(file).resolve()}{colon}{function}"
         return str(Path(path).resolve()) if Path(path).exists() else path
 
+    def named(student: str | None) -> str | None:
+        """An architecture's name is none of a file, whatever lies here."""
+        return student if student is None or read_student(student).kind not in ("source", "file") else full(student)
+
     return replace(
         config,
+        student=replace(
+            config.student, architecture=named(config.student.architecture), weights=full(config.student.weights)
+        ),
         teacher=replace(config.teacher, file=full(config.teacher.file)),
         synthesis=replace(config.synthesis, bank=full(config.synthesis.bank)),
         evaluation=replace(
@@ -81,6 +89,10 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
         "out": str(out),
         "teacher": None if prepared.teacher is None else prepared.teacher.name,
         "student": prepared.architecture,
+        "sizes": {
+            "teacher": None if prepared.teacher_size is None else asdict(prepared.teacher_size),
+            "student": None if prepared.student is None else asdict(prepared.student.size),
+        },
         "samples": samples,
         "sets": sets.sets,
         "outside_contract": list(prepared.outside_contract),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from cake_cli.models.counting import multiply_adds, stored_bytes
+from cake_cli.models.starting import weights_file
 
-from cake_cli.models.classifier import Classifier
+if TYPE_CHECKING:
+    from cake_cli.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,14 @@ class Size:
 
 
 def size_of(model: Classifier, path: Path) -> Size:
-    """What an opened model holds and costs, while it is still on the CPU."""
-    path = path / "student.safetensors" if (path / "student.safetensors").is_file() else path
-    tensors = model.module.state_dict().values()
-    stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(torch.zeros(1, *model.spec.shape))
-    return Size(model.parameters, counter.get_total_flops() // 2, path.stat().st_size if path.is_file() else stored)
+    """What an opened model holds and costs, while it is still on the CPU.
+
+    The bytes are those of its file or of a folder's weights; where they lie in other files (an ONNX file with
+    external data is less than half as large as its weights) or nowhere, those that its weights take.
+    """
+    path, stored, found = weights_file(path), stored_bytes(model.module), 0
+    if path.is_dir():
+        found = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    elif path.is_file():
+        found = path.stat().st_size
+    return Size(model.parameters, multiply_adds(model, model.spec.shape), found if 2 * found >= stored else stored)
