@@ -18,11 +18,10 @@ from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware, pick
 from cake_cli.models.classifier import Classifier, Denormalise, Normalise
 from cake_cli.models.cost import Size, size_of
-from cake_cli.models.formats import sniff
+from cake_cli.models.formats import sniff, weights_file
 from cake_cli.models.loading import load_classifier
 from cake_cli.models.source import read_source
 from cake_cli.models.speed import Speed, measure_speed
-from cake_cli.models.starting import weights_file
 from cake_cli.spec import InputSpec, format_shape
 
 COLUMNS = (

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
 from cake_cli.models.counting import multiply_adds
-from cake_cli.models.formats import sniff
+from cake_cli.models.formats import sniff, weights_file
 from cake_cli.models.loading import load_classifier, uncoded_student, unnamed_weights
-from cake_cli.models.starting import weights_file
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank

@@ -15,9 +15,9 @@ from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.architectures import build_student, does_not_fit, measure_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.cost import Size
-from cake_cli.models.formats import sniff
+from cake_cli.models.formats import sniff, weights_file
 from cake_cli.models.source import read_source
-from cake_cli.models.starting import fitting_weights, start_from, weights_file
+from cake_cli.models.starting import fitting_weights, start_from
 from cake_cli.models.students import full_name, needs_code, student_metadata
 from cake_cli.models.weightless import Weightless
 from cake_cli.spec import format_shape

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cake_cli.models.counting import multiply_adds, stored_bytes
-from cake_cli.models.starting import weights_file
+from cake_cli.models.formats import weights_file
 
 if TYPE_CHECKING:
     from cake_cli.models.classifier import Classifier

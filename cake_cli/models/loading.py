@@ -16,10 +16,9 @@ from torch import nn
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogOf, TwoClasses
-from cake_cli.models.formats import ModelFile, sniff
+from cake_cli.models.formats import ModelFile, sniff, weights_file
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.models.source import open_source, read_source
-from cake_cli.models.starting import weights_file
 from cake_cli.models.verify import (
     Measured,
     looks_like_probabilities,

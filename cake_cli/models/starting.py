@@ -9,13 +9,6 @@ from torch import Tensor, nn
 from cake_cli.errors import ModelFileError
 from cake_cli.models.formats import sniff
 
-STUDENT_FILE = "student.safetensors"
-
-
-def weights_file(path: Path) -> Path:
-    """The file of weights that a path means: itself, or the student of a run."""
-    return path / STUDENT_FILE if path.is_dir() and (path / STUDENT_FILE).is_file() else path
-
 
 def start_from(network: nn.Module, path: Path, name: str) -> None:
     """Puts the weights of a file into a network.
