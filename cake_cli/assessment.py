@@ -17,8 +17,8 @@ from cake_cli.errors import AgreementMissed, DataError, ModelFileError, UsageErr
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware, pick
 from cake_cli.models.classifier import Classifier, Denormalise, Normalise
-from cake_cli.models.cost import Size, size_of
-from cake_cli.models.loading import is_weights, load_classifier
+from cake_cli.models.counting import Size, size_of
+from cake_cli.models.loading import load_classifier, takes_arch
 from cake_cli.models.speed import Speed, measure_speed
 from cake_cli.spec import InputSpec, format_shape
 
@@ -126,7 +126,7 @@ def assess(
     }
     first = next(iter(opened.values()))
     _require_alike(first, opened.values())
-    for note in _named_otherwise(first, opened.values()):
+    for note in (*_named_otherwise(first, opened.values()), *_mended(opened.values())):
         reporter.warn(note)
     sizes = {name: size_of(model, files[name]) for name, model in opened.items()}
     ready = {name: _in_space_of(first.spec, model).on(hardware) for name, model in opened.items()}
@@ -163,12 +163,12 @@ def assess(
 
 
 def _where_it_applies(files: Mapping[str, Path], stated: Mapping[str, TeacherConfig]) -> dict[str, TeacherConfig]:
-    """The settings of each file, without an architecture for those that are no weights.
+    """The settings of each file, without an architecture for those that have no use for one.
 
     Raises:
-        UsageError: if an architecture is stated, and none of the files that it is for is of weights.
+        UsageError: if an architecture is stated, and none of the files that it is for has a use for it.
     """
-    found = {name: settings if is_weights(files[name]) else replace(settings, arch=None)
+    found = {name: settings if takes_arch(files[name]) else replace(settings, arch=None)
              for name, settings in stated.items()}  # fmt: skip
     for name, settings in stated.items():
         alike = [other for other, others in stated.items() if others.arch == settings.arch]
@@ -177,6 +177,13 @@ def _where_it_applies(files: Mapping[str, Path], stated: Mapping[str, TeacherCon
                 f"--arch {settings.arch} is for weights, and {files[name]} is none", "leave it out; or --against-arch"
             )
     return found
+
+
+def _mended(models: Iterable[Classifier]) -> Iterable[str]:
+    """What is to know of students: that one's own code has changed since."""
+    for model in models:
+        if model.architecture is not None:
+            yield from model.mends
 
 
 def _key(path: Path) -> str:

@@ -21,8 +21,8 @@ from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.trainer import train
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, Layout, is_out_of_memory, with_threads
-from cake_cli.models.architectures import build_student
-from cake_cli.models.work import multiply_adds
+from cake_cli.models.blueprint import Blueprint, plan_student
+from cake_cli.models.counting import multiply_adds
 from cake_cli.planning import Prepared, build_engine
 from cake_cli.runs import versions
 from cake_cli.synthesis.engine import Engine
@@ -65,10 +65,13 @@ def measure(prepared: Prepared, *, seconds: float, student: str | None = None) -
         student: also measures the training of this one.
 
     Raises:
-        UsageError: if there is no such student.
+        CakeError: if there is no such student, or it does not take the teacher's input.
     """
     if prepared.teacher is None:
         raise ValueError("a benchmark needs a teacher")
+    subject, blueprint = prepared.subject, None
+    if student is not None:
+        blueprint = plan_student(student, subject.spec.shape, subject.classes, teacher=prepared.teacher)
     share = seconds / (2 if student is None else 3)
     plain = build_engine(
         prepared.config.synthesis,
@@ -99,9 +102,9 @@ def measure(prepared: Prepared, *, seconds: float, student: str | None = None) -
         reached = 2 * PASSES * found["teacher"]["multiply_adds"] * found["engine"]
         found["matrix_rate"] = _rounded(matrix_rate(engine.hardware))
         found["matrix_share"] = _rounded(reached / found["matrix_rate"])
-    if student is not None:
+    if blueprint is not None:
         found["student"] = student
-        found |= _training(prepared, student, seconds=share).described("training", "training_bare")
+        found |= _training(prepared, blueprint, seconds=share).described("training", "training_bare")
     return found | {"versions": versions()}
 
 
@@ -211,11 +214,11 @@ def _bare(engine: Engine, rows: int, layout: Layout) -> Work:
 # --- the student --------------------------------------------------------------------------------------------------
 
 
-def _training(prepared: Prepared, student: str, *, seconds: float) -> Compared:
+def _training(prepared: Prepared, student: Blueprint, *, seconds: float) -> Compared:
     """Samples a second of the trainer, and of the same steps on one batch that is already on the device."""
     settings, hardware, subject = prepared.config.training, prepared.hardware, prepared.subject
     size, shape = settings.batch_size, subject.spec.shape
-    networks = [hardware.place(build_student(student, shape, subject.classes)) for _ in range(2)]
+    networks = [hardware.place(student.build()) for _ in range(2)]
     optimizer = torch.optim.SGD(
         networks[1].train().parameters(), lr=1e-6, momentum=settings.momentum, weight_decay=settings.weight_decay
     )

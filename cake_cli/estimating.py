@@ -71,14 +71,14 @@ def estimate(prepared: Prepared) -> Estimate:
     memory = held_bytes(size, choose_place(size, hardware, prepared.config.training.bank_memory), hardware)
     seconds |= {"training": 0.0} | ({"baseline": 0.0} if prepared.trains_baseline else {})
     for name in prepared.students:
-        one = prepared.for_student(name)
-        each = _training_seconds(one, name)
+        one = prepared.blueprints[name]
+        each = _training_seconds(prepared, one.architecture)
         seconds["training"] += each * prepared.learned_rows
-        disk += 3 * 4 * one.student_parameters  # the student, and a checkpoint with its momentum
-        disk += len(prepared.config.student.export) * 4 * one.student_parameters
+        disk += 3 * 4 * one.size.parameters  # the student, and a checkpoint with its momentum
+        disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
             seconds["baseline"] += each * prepared.samples
-            disk += 4 * one.student_parameters + prepared.samples * row_bytes  # its noise, until the end
+            disk += 4 * one.size.parameters + prepared.samples * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)
 
 

@@ -9,9 +9,10 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
-from cake_cli.models.loading import load_classifier, unnamed_weights
+from cake_cli.models.counting import multiply_adds
+from cake_cli.models.formats import sniff, weights_file
+from cake_cli.models.loading import load_classifier, uncoded_student, unnamed_weights
 from cake_cli.models.response import measure_response
-from cake_cli.models.work import multiply_adds
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
@@ -59,7 +60,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
     described = {"kind": "run", "path": str(path)} | {key: record.get(key) for key in keys}
     described |= {key: record.get(key) for key in ("teacher_passes", "seconds", "evaluation", "warnings")}
     described["resumable"] = record["status"] != "complete"
-    described["students"] = [_describe_run(own.path) for own in run.students()]
+    described["students"] = [_describe_run(own.path) for own in run.students().values()]
     if run.bank_path.is_dir():
         bank = SampleBank.open(run.bank_path)
         described["bank"] = {"samples": len(bank), "complete": bank.is_complete}
@@ -92,6 +93,9 @@ def _describe_bank(bank: SampleBank) -> dict[str, Any]:
 
 def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
     started = time.perf_counter()
+    header = uncoded_student(path, settings)
+    if header is not None:
+        return _describe_uncoded(path, header)
     weights = unnamed_weights(path, settings)
     if weights is not None:
         return _describe_weights(weights)
@@ -106,6 +110,7 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "name": model.name,
         "sha256": model.sha256,
         "architecture": model.architecture,
+        "same_as": model.same_as,
         "facts": model.facts,
         "parameters": model.parameters,
         "multiply_adds": operations,
@@ -125,6 +130,26 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "checks": list(model.checks),
         "check_seconds": round(model.check_seconds, 3),
         "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _describe_uncoded(path: Path, header: dict[str, str]) -> dict[str, Any]:
+    """A student of one's own code, as far as its header and its weights go: the code was not named."""
+    from cake_cli.models.weights import read_weights
+
+    file = weights_file(path)
+    tensors = read_weights(sniff(file))
+    return {
+        "kind": "student",
+        "path": str(path),
+        "name": file.name,
+        "sha256": sha256(file),
+        "architecture": header["cake.architecture"],
+        "code_sha256": header.get("cake.code_sha256"),
+        "needs": f"--arch PATH/{header['cake.architecture']}",
+        "facts": {key: value for key, value in header.items() if key.startswith("cake.")},
+        "parameters": tensors.parameters,
+        "classes": header.get("cake.classes"),
     }
 
 

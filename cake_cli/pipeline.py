@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from cake_cli.catalog import short_name
 from cake_cli.data import Evaluation, evaluate
 from cake_cli.errors import AgreementMissed, DataError
 from cake_cli.events import SILENT, Reporter
@@ -65,7 +66,7 @@ def _record_bank(run: RunDirectory, bank: SampleBank | None) -> None:
 def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks) -> None:
     """The stages of one student: training, its noise baseline, evaluation, report."""
     trains, baseline = not run.student_path.exists(), prepared.trains_baseline and not run.baseline_path.exists()
-    ranks.share([prepared.architecture, str(run.path), trains, baseline])
+    ranks.share([prepared.students[0], str(run.path), trains, baseline])
     if trains:
         with _timed(run, "training"):
             train_student(prepared, run, bank, reporter, ranks)
@@ -89,7 +90,7 @@ def _teach_each(
 ) -> None:
     """The stages of several students, each in a run directory of its own below that of the bank."""
     if "students" not in run.record:
-        folders = {name: f"students/{folder_name(name)}" for name in prepared.students}
+        folders = {name: f"students/{folder_name(short_name(name))}" for name in prepared.students}
         if len(set(folders.values())) < len(folders):
             folders = {name: f"{folder}-{number}" for number, (name, folder) in enumerate(folders.items(), start=1)}
         run.update(students=folders)
@@ -150,7 +151,7 @@ def result(run: RunDirectory) -> dict[str, Any]:
     """The outcome of a run, as `--json` prints it; the README documents the keys."""
     record = run.record
     synthesis = record.get("synthesis") or {}
-    several = {str((own.record["student"] or {}).get("architecture")): result(own) for own in run.students()}
+    several = {name: result(own) for name, own in run.students().items()}
     return {
         "run": str(run.path),
         "status": record["status"],
@@ -196,6 +197,7 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
             "name": teacher.name,
             "path": str(Path(prepared.config.teacher.file or "").resolve()),
             "parameters": teacher.parameters,
+            "size": None if prepared.teacher_size is None else asdict(prepared.teacher_size),
             "output_kind": teacher.output_kind,
             "converter": teacher.converter,
             "batching": teacher.batching,
@@ -210,9 +212,8 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         device=prepared.hardware.describe(),
         precision=prepared.hardware.precision,
         teacher=about,
-        student={"architecture": prepared.architecture, "parameters": prepared.student_parameters}
-        if len(prepared.students) == 1
-        else None,
+        student=prepared.student.to_json() if prepared.student is not None and len(prepared.students) == 1 else None,
+        blueprints={name: student.to_json() for name, student in prepared.blueprints.items()},
         real_data=None if prepared.real is None else {"data": prepared.real.name, "samples": prepared.real.samples},
         outside_contract=list(prepared.outside_contract),
         plan=asdict(prepared.plan)
@@ -238,9 +239,10 @@ def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict
     hardware, heldout = prepared.hardware, prepared.heldout
     if heldout is None:
         raise DataError("there is no held-out data", "--data FOLDER")
-    models = {"student": load_student(run.student_path).on(hardware)}
+    code = prepared.architecture  # named by the user, where it is code
+    models = {"student": load_student(run.student_path, code).on(hardware)}
     if prepared.trains_baseline and run.baseline_path.exists():
-        models["noise_baseline"] = load_student(run.baseline_path).on(hardware)
+        models["noise_baseline"] = load_student(run.baseline_path, code).on(hardware)
     found = evaluate(
         models,
         heldout,
@@ -254,7 +256,7 @@ def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict
 
 def _export(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
     """The student as files that others load, each compared with it; those of an earlier attempt are kept."""
-    student = load_student(run.student_path)
+    student = load_student(run.student_path, prepared.architecture)  # named by the user, where it is code
     formats = prepared.config.student.export
     with reporter.stage("export", len(formats), "files") as stage:
         for format in formats:
@@ -292,14 +294,15 @@ def _require_agreement(prepared: Prepared, run: RunDirectory) -> None:
         DataError: if it could not be measured.
     """
     gate = prepared.config.evaluation.min_agreement
-    runs = {str((own.record["student"] or {}).get("architecture")): own for own in run.students()} or {"student": run}
+    runs = run.students() or {"student": run}
     found = {name: own.record["evaluation"] for name, own in runs.items()}
     if gate is None or None in found.values():
         return
     agreements = {name: evaluation["agreement"] for name, evaluation in found.items()}
     if None in agreements.values():
         raise DataError("agreement cannot be measured without the teacher's file", "--teacher FILE")
-    low = [f"{name} and teacher agree on {value:.2%}" for name, value in agreements.items() if value < gate]
+    shown = {name: name if name == "student" else short_name(name) for name in agreements}
+    low = [f"{shown[name]} and teacher agree on {value:.2%}" for name, value in agreements.items() if value < gate]
     if low:
         raise AgreementMissed(
             f"{', '.join(low)} of the held-out data, less than {gate:.2%}",

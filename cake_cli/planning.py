@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from cake_cli.catalog import base_name
 from cake_cli.config import DEFAULT_SAMPLES, Config, SynthesisConfig
 from cake_cli.data import HeldOut, open_heldout, read_class_map
 from cake_cli.distillation.views import require_possible
 from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
 from cake_cli.methods import check_choices, objective_of, space_of, update_of
-from cake_cli.models.architectures import build_student
+from cake_cli.models.blueprint import Blueprint, check_named, plan_student
 from cake_cli.models.classifier import Classifier
+from cake_cli.models.counting import Size, size_of
 from cake_cli.models.loading import load_classifier
 from cake_cli.ranks import Ranks
 from cake_cli.real_data import open_real
-from cake_cli.spec import InputSpec, format_shape
+from cake_cli.spec import InputSpec
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
 from cake_cli.synthesis.engine import Engine, SetPlan, plan_sets
@@ -60,33 +59,35 @@ class Prepared:
     """A bank that exists already."""
     plan: SetPlan
     heldout: HeldOut | None
-    student_parameters: int
+    blueprints: Mapping[str, Blueprint]
+    """What learns, by the text of ``--student``; empty where only a bank is made."""
+    teacher_size: Size | None
+    """Beside the student's in the plan; None where a bank stands in for the teacher, or nothing learns."""
     load_seconds: float
     real: HeldOut | None = None
     """Real data to learn from: the run is then not data-free."""
 
     @property
+    def student(self) -> Blueprint | None:
+        """The student, or the first of several; None where only a bank is made."""
+        return next(iter(self.blueprints.values()), None)
+
+    @property
     def architecture(self) -> str | None:
-        """Name of the student, None where only a bank is made."""
-        return self.config.student.architecture
+        """Of the student, as `build_student` takes it; None where only a bank is made."""
+        return None if self.student is None else self.student.architecture
 
     @property
     def students(self) -> tuple[str, ...]:
-        """Names of all students that learn from the one bank."""
-        first = self.config.student.architecture
-        return () if first is None else (first, *self.config.student.others)
+        """Names of all students that learn from the one bank, as ``--student`` gave them."""
+        return tuple(self.blueprints)
 
     def for_student(self, name: str) -> Prepared:
-        """The same for one student alone.
-
-        Raises:
-            UsageError: if it cannot take the input.
-        """
+        """The same for one of the students alone."""
         if self.students == (name,):
             return self
         alone = replace(self.config.student, architecture=name, others=())
-        config = replace(self.config, student=alone)
-        return replace(self, config=config, student_parameters=_check_student(name, self.subject))
+        return replace(self, config=replace(self.config, student=alone), blueprints={name: self.blueprints[name]})
 
     @property
     def synthesizes(self) -> bool:
@@ -131,16 +132,18 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if config.teacher.file is None and config.synthesis.bank is None:
         raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
     if student and config.student.architecture is None:
-        raise UsageError("which student?", "--student cnn; `cake students` lists them")
+        raise UsageError("which student?", "--student cnn, or mlp for vectors; `cake students` lists them")
     names = (config.student.architecture or "", *config.student.others) if student else ()
     for name in names:
-        base_name(name)
+        check_named(name, config.student.weights)
     device = Ranks.current().device(config.hardware.device)
     hardware = pick(device, config.hardware.precision, deterministic=config.hardware.deterministic)
     bank = None if config.synthesis.bank is None else SampleBank.open(Path(config.synthesis.bank))
     started = time.perf_counter()
-    teacher = _open_teacher(config, bank, hardware)
+    teacher = _open_teacher(config, bank)
     load_seconds = time.perf_counter() - started
+    size = None if teacher is None or not student else size_of(teacher, Path(config.teacher.file or ""))
+    teacher = None if teacher is None else teacher.on(hardware)
     subject = _subject(teacher, bank)
     require_writable(subject.spec, config.synthesis.formats)
     if bank is not None:
@@ -150,7 +153,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if plan.sets and bank is None and teacher is not None:
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
         objective_of(config.synthesis, teacher, hardware)
-    parameters = [_check_student(name, subject) for name in names]
+    spec, classes, start = subject.spec, subject.classes, config.student.weights
+    blueprints = {name: plan_student(name, spec.shape, classes, weights=start, teacher=teacher) for name in names}
     real = _taught(config, teacher, subject.spec, plan) if student else None
     data = config.evaluation
     heldout = None
@@ -167,7 +171,7 @@ def prepare(config: Config, *, student: bool) -> Prepared:
             download=data.download,
             class_names=subject.class_names,
         )
-    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, sum(parameters[:1]), load_seconds, real)
+    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, blueprints, size, load_seconds, real)
 
 
 def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: SetPlan) -> HeldOut | None:
@@ -186,7 +190,7 @@ def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: S
     return None if settings.real_data is None or teacher is None else open_real(config, teacher)
 
 
-def _open_teacher(config: Config, bank: SampleBank | None, hardware: Hardware) -> Classifier | None:
+def _open_teacher(config: Config, bank: SampleBank | None) -> Classifier | None:
     if config.teacher.file is None:
         if bank is None:
             raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
@@ -197,7 +201,7 @@ def _open_teacher(config: Config, bank: SampleBank | None, hardware: Hardware) -
             f"the bank {bank.path} was made from {bank.manifest['teacher']['name']}, not from this {teacher.name}",
             "leave --bank out, or name the teacher that it was made from",
         )
-    return teacher.on(hardware)
+    return teacher
 
 
 def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
@@ -222,19 +226,6 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPla
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
     )
     return replace(plan, spread=settings.time_budget is not None)
-
-
-def _check_student(architecture: str | None, subject: Subject) -> int:
-    """Builds and runs the student once; returns how many weights it has."""
-    network = build_student(architecture or "", subject.spec.shape, subject.classes).train()
-    try:
-        network(torch.zeros(4, *subject.spec.shape))
-    except (RuntimeError, ValueError) as fault:
-        raise UsageError(
-            f"{architecture} cannot take inputs of {format_shape(subject.spec.shape)}: {str(fault).splitlines()[0]}",
-            "--student cnn for images, mlp for vectors",
-        ) from fault
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def build_engine(

@@ -140,10 +140,10 @@ class RunDirectory:
         """The trained student."""
         return self.path / "student.safetensors"
 
-    def students(self) -> list[RunDirectory]:
-        """The runs of the students, where there are several; only those that were begun."""
-        folders = (self.path / folder for folder in self.record.get("students", {}).values())
-        return [RunDirectory.open(folder) for folder in folders if (folder / "run.json").is_file()]
+    def students(self) -> dict[str, RunDirectory]:
+        """The runs of the students by their names, where there are several; only those that were begun."""
+        folders = {name: self.path / folder for name, folder in self.record.get("students", {}).items()}
+        return {name: RunDirectory.open(folder) for name, folder in folders.items() if (folder / "run.json").is_file()}
 
     @property
     def baseline_path(self) -> Path:

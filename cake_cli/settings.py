@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cake_cli import config as config_module
+from cake_cli import synthesis_config as synthesis_module
 from cake_cli.config import Config
 from cake_cli.errors import UsageError, did_you_mean
 
@@ -37,9 +38,10 @@ def field_types() -> dict[str, Any]:
 def descriptions() -> dict[str, str]:
     """The line under every field of the configuration, by dotted key."""
     lines: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(config_module)).body:
-        if isinstance(node, ast.ClassDef):
-            lines[node.name] = dict(_documented_fields(node))
+    for module in (config_module, synthesis_module):
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ClassDef):
+                lines[node.name] = dict(_documented_fields(node))
     found = dict(lines["Config"])
     for name, section in get_type_hints(Config).items():
         if is_dataclass(section):

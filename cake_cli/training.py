@@ -23,7 +23,7 @@ from cake_cli.errors import RunError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware
 from cake_cli.lesson import Lesson, compose
-from cake_cli.models.architectures import build_student
+from cake_cli.models.blueprint import Blueprint
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import save_student
 from cake_cli.planning import VALUES_PER_PASS, Prepared, baseline_engine
@@ -70,7 +70,7 @@ def train_student(
     except RunError as fault:
         if bank is None:
             raise
-        again = shlex.join(["cake", "train", str(bank.path), "--student", prepared.architecture or ""])
+        again = shlex.join(["cake", "train", str(bank.path), "--student", *prepared.students])
         raise RunError(fault.what, f"the bank is whole: {again} {fault.fix}") from fault
     if not ranks.is_first:
         return
@@ -153,9 +153,7 @@ def _fit(
             f"--batch-size {2 * ranks.world}, more samples, or fewer ranks",
         )
     torch.manual_seed(seed)
-    student = hardware.place(
-        build_student(prepared.architecture or "", prepared.subject.spec.shape, prepared.subject.classes)
-    )
+    student = hardware.place(_blueprint(prepared).build())
     pools = [lesson.learned] + ([lesson.heldout] if lesson.heldout is not None and ranks.is_first else [])
     size = sum(len(pool) * pool.row_bytes for pool in pools) * (ranks.world if hardware.device.type == "cpu" else 1)
     place = choose_place(size, hardware, settings.bank_memory)
@@ -219,18 +217,26 @@ def _in_step(student: nn.Module, hardware: Hardware) -> nn.Module:
     return DistributedDataParallel(student, device_ids=on, gradient_as_bucket_view=True)
 
 
+def _blueprint(prepared: Prepared) -> Blueprint:
+    if prepared.student is None:
+        raise UsageError("which student?", "--student cnn, or mlp for vectors; `cake students` lists them")
+    return prepared.student
+
+
 def _save(prepared: Prepared, path: Path, student: nn.Module, *, data_free: bool | None = None) -> None:
-    subject = prepared.subject
+    subject, blueprint = prepared.subject, _blueprint(prepared)
     save_student(
         path,
         student,
-        prepared.architecture or "",
+        blueprint.architecture,
         spec=subject.spec,
         classes=subject.classes,
         class_names=subject.class_names,
         teacher_sha256=subject.sha256,
         teacher_name=_teacher_name(prepared),
         data_free=prepared.config.training.real_data is None if data_free is None else data_free,
+        code_sha256=blueprint.code_sha256,
+        start_sha256=blueprint.weights_sha256,
     )
 
 

@@ -17,7 +17,20 @@ import cake_cli
 
 PACKAGE = Path(cake_cli.__file__).parent
 FLOORS = {
-    0: {"", "errors", "spec", "config", "settings", "events", "storage", "runs", "recording", "catalog", "locks"},
+    0: {
+        "",
+        "errors",
+        "spec",
+        "config",
+        "synthesis_config",
+        "settings",
+        "events",
+        "storage",
+        "runs",
+        "recording",
+        "catalog",
+        "locks",
+    },
     1: {"hardware", "ranks"},
     2: {"models", "data"},
     3: {"synthesis", "distillation"},
@@ -34,6 +47,7 @@ FLOORS = {
         "lesson",
         "real_data",
         "inspection",
+        "offering",
         "assessment",
     },
     6: {"cli", "__main__"},

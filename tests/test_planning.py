@@ -35,8 +35,31 @@ def test_what_is_prepared(prepared: Prepared) -> None:
     assert prepared.subject.classes == 3
     assert prepared.subject.spec.shape == (1, 4, 4)
     assert (prepared.plan.groups, prepared.plan.sets, prepared.samples) == (3, 2, 60)
-    assert prepared.student_parameters == 16 * 3 + 3
+    assert prepared.student is not None
+    assert prepared.student.size.parameters == 16 * 3 + 3
+    assert prepared.teacher_size is not None
+    assert prepared.teacher_size.parameters == 323
     assert not prepared.trains_baseline
+
+
+def test_several_students_are_each_known_before_the_start(mlp_file: Path) -> None:
+    students = StudentConfig("linear", others=("mlp:8", "vit:dim=8,depth=1,heads=2"))
+    prepared = prepare(replace(small(mlp_file), student=students), student=True)
+    assert prepared.students == ("linear", "mlp:8", "vit:dim=8,depth=1,heads=2")
+    alone = prepared.for_student("mlp:8")
+    assert (alone.students, alone.architecture, alone.config.student.others) == (("mlp:8",), "mlp:8", ())
+    assert alone.student is not None
+    assert alone.student.size.parameters == 16 * 8 + 8 + 8 * 3 + 3
+    unfit = replace(students, others=("mlp:8", "vgg11"))
+    with pytest.raises(UsageError, match="vgg11 cannot take inputs of 1x4x4"):
+        prepare(replace(small(mlp_file), student=unfit), student=True)
+
+
+def test_an_unknown_student_is_refused_before_the_teacher_is_opened(tmp_path: Path) -> None:
+    config = small(tmp_path / "missing.onnx")
+    for students in (StudentConfig("cnnn"), StudentConfig("cnn", others=("cnnn",))):
+        with pytest.raises(UsageError, match="there is no student 'cnnn', did you mean 'cnn'"):
+            prepare(replace(config, student=students), student=True)
 
 
 def test_an_estimate_grows_with_the_work(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from cake_cli import __version__
-from cake_cli.cli import bench, distill, doctor, evaluate, export, inspect, lists, report, resume, synthesize, train
+from cake_cli.cli import (
+    bench,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    recipes,
+    report,
+    resume,
+    students,
+    synthesize,
+    train,
+)
 from cake_cli.cli.failures import guarded
 
 app = typer.Typer(
@@ -31,8 +44,8 @@ app.command("evaluate", rich_help_panel=LOOK)(evaluate.evaluate)
 app.command("bench", rich_help_panel=LOOK)(bench.bench)
 app.command("report", rich_help_panel=LOOK)(report.report)
 app.command("export", rich_help_panel=CONVERT)(export.export)
-app.command("students", rich_help_panel=HELP)(lists.students)
-app.command("recipes", rich_help_panel=HELP)(lists.recipes)
+app.command("students", rich_help_panel=HELP)(students.students)
+app.command("recipes", rich_help_panel=HELP)(recipes.recipes)
 app.command("doctor", rich_help_panel=HELP)(doctor.doctor)
 
 

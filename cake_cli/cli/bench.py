@@ -64,11 +64,11 @@ def bench(
         precision=precision, plan=plan,
     )  # fmt: skip
     from cake_cli.benchmark import measure
-    from cake_cli.catalog import base_name
+    from cake_cli.models.blueprint import check_named
     from cake_cli.planning import prepare
 
     if student is not None:
-        base_name(student)
+        check_named(student, None)
     console = Console(json_output=json)
     if console.progress == "bar":
         with console.stderr.status("measuring"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cake_cli.catalog import short_name
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 from cake_cli.config import Config
@@ -17,6 +19,7 @@ def distill(
         Path | None, typer.Argument(help="The model file to copy.", metavar="TEACHER", show_default=False)
     ] = None,
     student: o.Students = None,
+    weights: o.StudentWeights = None,
     arch: o.Arch = None,
     classes: o.Classes = None,
     trust: o.Trust = None,
@@ -76,7 +79,7 @@ def distill(
     Example: cake distill teacher.onnx --student resnet18 --data ./val
     """
     settings = o.read_config(
-        teacher=teacher, student=student, recipe=recipe, config=config, assignments=assignments,
+        teacher=teacher, student=student, weights=weights, recipe=recipe, config=config, assignments=assignments,
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
         verify=verify, seed=seed, method=method, samples=samples, steps=steps, time_budget=time_budget,
@@ -116,8 +119,9 @@ def run_command(
     from cake_cli.runs import RunDirectory, default_run_path
 
     source = settings.teacher.file or settings.synthesis.bank or "teacher"
-    others = len(settings.student.others)
-    named = f"{others + 1}-students" if others else settings.student.architecture or "student"
+    settings = replace(settings, student=absolute(settings).student)  # as `resume` will name them
+    first, others = settings.student.architecture, len(settings.student.others)
+    named = f"{others + 1}-students" if others else "student" if first is None else short_name(first)
     with Ranks.current().joined(settings.hardware.device) as ranks:
         path = out or default_run_path(Path(source), named)
         path = Path(ranks.share(str(path)))

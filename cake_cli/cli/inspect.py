@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cake_cli.catalog import usual_student
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, count, duration
 
@@ -42,7 +43,8 @@ def inspect(
     if json:
         console.json(described)
         return
-    rows = {"run": _run, "bank": _bank, "weights": _weights}.get(described["kind"], _model)(described)
+    kind = "uncoded" if "needs" in described else described["kind"]
+    rows = {"run": _run, "bank": _bank, "weights": _weights, "uncoded": _uncoded}.get(kind, _model)(described)
     width = max(len(name) for name, _ in rows)
     console.result(f"{path}: {'' if described['kind'] == 'weights' else 'a '}{described['kind']}")
     for name, value in rows:
@@ -70,6 +72,17 @@ def _weights(described: dict[str, Any]) -> list[tuple[str, str]]:
     return [*rows, ("to copy it" if described["command"].startswith("cake") else "instead", described["command"])]
 
 
+def _uncoded(described: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("sha256", described["sha256"][:16]),
+        ("architecture", f"{described['architecture']}, one's own code, which is not run because a file names it"),
+        ("its code", f"a file of SHA-256 {described['code_sha256']}"),
+        ("parameters", count(described["parameters"])),
+        ("classes", str(described["classes"])),
+        ("to open it", f"cake inspect {shlex.quote(described['path'])} {described['needs']}"),
+    ]
+
+
 def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     from cake_cli.cli.summary import normalisation
     from cake_cli.spec import InputSpec, format_shape
@@ -85,6 +98,8 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [
         (name, value) for name, value in described["facts"].items() if not name.startswith(("cake.", "parameters"))
     ]
+    shown = {"cake.options": "options", "cake.built_with": "built with", "cake.start_sha256": "started from"}
+    rows += [(name, described["facts"][key][:64]) for key, name in shown.items() if key in described["facts"]]
     rows += [
         ("parameters", count(described["parameters"])),
         ("multiply-adds", f"{count(described['multiply_adds'])} a row"),
@@ -100,7 +115,7 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     if described["check_seconds"]:
         rows.append(("check took", f"{described['check_seconds']:.1f} s (a second or two for ordinary files)"))
     verb = "evaluate it" if described["architecture"] else "copy it"
-    student = "cnn" if spec.is_image else "mlp"
+    student = usual_student(spec.shape)
     command = "evaluate {} --data DATA" if described["architecture"] else f"distill {{}} --student {student}"
     subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
     rows.append((f"to {verb}", "cake " + command.format(subject)))

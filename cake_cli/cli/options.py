@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from cake_cli.catalog import EXPORTS, STUDENTS, ExportFormat
+from cake_cli.catalog import EXPORTS, OTHER_FORMS, STUDENTS, ExportFormat
 from cake_cli.config import (
     BankFormat,
     Config,
@@ -47,7 +47,8 @@ def flag(key: str, *names: str, panel: str, metavar: str | None = None, complete
 
 def complete_student(incomplete: str) -> list[tuple[str, str]]:
     """Student names that begin so, with what they are."""
-    return [(name, about) for name, about in STUDENTS.items() if name.startswith(incomplete)]
+    known = STUDENTS | {"same": OTHER_FORMS["same"]}
+    return [(name, about) for name, about in known.items() if name.startswith(incomplete)]
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -99,6 +100,8 @@ Students = Annotated[
     list[str] | None,
     flag("student.architecture", "--student", panel="Student", metavar="NAME", complete=complete_student),
 ]
+
+StudentWeights = Annotated[str | None, flag("student.weights", "--init", panel="Student", metavar="FILE")]
 
 RECIPE = "Recipe"
 Recipe = Annotated[

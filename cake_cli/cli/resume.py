@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from cake_cli.config import Config
 from cake_cli.errors import DataError
 
 if TYPE_CHECKING:
+    from cake_cli.models.blueprint import Blueprint
     from cake_cli.ranks import Ranks
 
 
@@ -62,10 +63,24 @@ def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks
     if run is None:
         assist_distillation(prepared, path, ranks)
         return
-    recorded = (run.record.get("teacher") or {}).get("sha256", prepared.subject.sha256)
-    if recorded != prepared.subject.sha256:
+    teacher = (run.record.get("teacher") or {}).get("sha256", prepared.subject.sha256)
+    if teacher != prepared.subject.sha256:
         raise DataError(
             f"the teacher's file has changed since {path} was started",
             "put the file back, or start a new run",
         )
+    for name, recorded in run.record.get("blueprints", {}).items():
+        _require_unchanged(recorded, prepared.blueprints.get(name), path)
     run_distillation(console, prepared, run, ranks)
+
+
+def _require_unchanged(recorded: dict[str, Any], student: Blueprint | None, path: Path) -> None:
+    """Refuses to go on with a student whose code or first weights are others than at the start."""
+    now = {} if student is None else student.to_json()
+    for key, what in (("code_sha256", "code"), ("init_sha256", "first weights")):
+        before = recorded.get(key)
+        if before is not None and before != now.get(key):
+            raise DataError(
+                f"the file of the student's {what} has changed since {path} was started",
+                "put the file back, or start a new run",
+            )

@@ -7,10 +7,11 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cake_cli.catalog import read_student, short_name
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.config import Config
 from cake_cli.errors import AgreementMissed, CakeError, RunError
@@ -43,8 +44,18 @@ def absolute(config: Config) -> Config:
             return f"{Path(file).resolve()}{colon}{function}"
         return str(Path(path).resolve()) if Path(path).exists() else path
 
+    def named(student: str | None) -> str | None:
+        """An architecture's name is none of a file, whatever lies here."""
+        return student if student is None or read_student(student).kind not in ("source", "file") else full(student)
+
     return replace(
         config,
+        student=replace(
+            config.student,
+            architecture=named(config.student.architecture),
+            others=tuple(named(other) or other for other in config.student.others),
+            weights=full(config.student.weights),
+        ),
         teacher=replace(config.teacher, file=full(config.teacher.file)),
         synthesis=replace(config.synthesis, bank=full(config.synthesis.bank)),
         training=replace(config.training, real_data=full(config.training.real_data)),
@@ -82,6 +93,11 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
         "teacher": None if prepared.teacher is None else prepared.teacher.name,
         "student": prepared.architecture,
         "students": list(prepared.students),
+        "sizes": {
+            "teacher": None if prepared.teacher_size is None else asdict(prepared.teacher_size),
+            "student": None if prepared.student is None else asdict(prepared.student.size),
+            "students": {name: asdict(student.size) for name, student in prepared.blueprints.items()},
+        },
         "samples": samples,
         "real_samples": None if prepared.real is None else prepared.real.samples,
         "data_free": prepared.real is None,
@@ -171,7 +187,7 @@ def show_outcome(console: Console, outcome: dict[str, Any]) -> None:
         console.json(outcome)
         return
     several = outcome.get("students")
-    each = [outcome] if several is None else list(several.values())
+    each = [outcome] if several is None else [one | {"name": short_name(name)} for name, one in several.items()]
     if not console.quiet:
         console.say()
         rows = [row for one in each if one["evaluation"] for row in _rows(one, alone=several is None)]
@@ -188,7 +204,7 @@ def _facts(outcome: dict[str, Any], each: list[dict[str, Any]]) -> list[tuple[st
     """Where things are, what they cost, and what next."""
     passes, spent = outcome["teacher_passes"], dict(outcome["seconds"])
     if len(each) > 1:
-        spent |= {one["architecture"]: sum(one["seconds"].values()) for one in each}
+        spent |= {one["name"]: sum(one["seconds"].values()) for one in each}
     facts = [("student", one["student"]) for one in each]
     facts += [(file["format"], file["path"]) for one in each for file in one["exports"]]
     facts += [("report", one["report"] or "not written (--no-report)") for one in each]
@@ -201,7 +217,7 @@ def _facts(outcome: dict[str, Any], each: list[dict[str, Any]]) -> list[tuple[st
 
 def _rows(outcome: dict[str, Any], *, alone: bool) -> list[list[str]]:
     rows, evaluation = [], outcome["evaluation"]
-    own = "" if alone else outcome["architecture"]
+    own = "" if alone else outcome["name"]
     names = {"student": own or "student", "noise_baseline": f"{own or 'student'} of noise"}
     for name in ("teacher", "student", "noise_baseline"):
         figures = evaluation["models"].get(name)

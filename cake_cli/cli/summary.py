@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cake_cli import __version__
+from cake_cli.catalog import short_name
 from cake_cli.cli.console import Console, count, duration, size
 from cake_cli.config import SynthesisConfig
 from cake_cli.spec import InputSpec, format_shape
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cake_cli.data import HeldOut
     from cake_cli.estimating import Estimate
     from cake_cli.models.classifier import Classifier
+    from cake_cli.models.counting import Size
     from cake_cli.planning import Prepared
 
 
@@ -34,13 +36,32 @@ def _few(values: tuple[float, ...]) -> list[str]:
     return shown if len(values) <= MOST_SHOWN else [*shown, "..."]
 
 
-def teacher_line(teacher: Classifier) -> str:
-    """``teacher.onnx  opset 17, 21.3 M params, 3x32x32 -> 10 logits``."""
+def size_cells(found: Size, against: Size | None = None, units: tuple[str, str, str] = ("", "", "")) -> list[str]:
+    """``11.2 M (0.5x)``, ``556 M (0.4x)``, ``43 MiB (0.5x)``: parameters, multiply-adds, file, beside the teacher's."""
+    shown = (count(found.parameters), count(found.multiply_adds), size(found.bytes))
+    other = (0, 0, 0) if against is None else (against.parameters, against.multiply_adds, against.bytes)
+    own = (found.parameters, found.multiply_adds, found.bytes)
+    ratios = [f" ({times(mine / theirs)})" if theirs > 0 else "" for mine, theirs in zip(own, other, strict=True)]
+    return [f"{cell}{unit}{ratio}" for cell, unit, ratio in zip(shown, units, ratios, strict=True)]
+
+
+def sizes(found: Size, against: Size | None = None) -> str:
+    """``11.2 M params (0.5x), 556 M multiply-adds (0.4x), 43 MiB file (0.5x)``."""
+    return ", ".join(size_cells(found, against, (" params", " multiply-adds", " file")))
+
+
+def times(ratio: float) -> str:
+    """``0.04x``, ``1.2x``, ``31x``: two figures."""
+    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2g}x"
+
+
+def teacher_line(teacher: Classifier, found: Size | None = None) -> str:
+    """``teacher.onnx  opset 17, 21.3 M params, 1.2 G multiply-adds, 81 MiB, 3x32x32 -> 10 logits``."""
     opset = teacher.facts.get("opset", "").removeprefix("ai.onnx ")
     opset = f"opset {opset}, " if opset else ""
     made = f"{teacher.architecture}, " if teacher.architecture else ""
     return (
-        f"{teacher.name}  {made}{opset}{count(teacher.parameters)} params, "
+        f"{teacher.name}  {made}{opset}{f'{count(teacher.parameters)} params' if found is None else sizes(found)}, "
         f"{format_shape(teacher.spec.shape)} -> {teacher.classes} {teacher.output_kind}"
     )
 
@@ -50,15 +71,14 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
     config, hardware = prepared.config, prepared.hardware
     rows: list[tuple[str, str]] = []
     if prepared.teacher is not None:
-        rows.append(("teacher", teacher_line(prepared.teacher)))
+        rows.append(("teacher", teacher_line(prepared.teacher, prepared.teacher_size)))
         rows += [("", mend) for mend in prepared.teacher.mends]
         if prepared.teacher.batching != "direct" or console.verbose:
             rows += [("", check) for check in prepared.teacher.checks]
     if prepared.bank is not None:
         rows.append(("bank", f"{prepared.bank.path}  {len(prepared.bank):,} samples"))
-    for name in prepared.students:
-        one = prepared.for_student(name)
-        rows.append(("student", f"{name}  {count(one.student_parameters)} params, random init"))
+    for name, student in prepared.blueprints.items():
+        rows.append(("student", f"{short_name(name)}  {sizes(student.size, prepared.teacher_size)}, {student.note}"))
     rows.append(("input", normalisation(prepared.subject.spec)))
     if prepared.real is not None:
         rows.append(("REAL DATA", _real_line(prepared.real, config.training.hard_weight)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cake_cli.catalog import usual_student
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 
@@ -142,7 +143,8 @@ def _conclude(console: Console, bank: SampleBank, seconds: float) -> None:
         )
         return
     console.say()
+    student = usual_student(bank.spec.shape)
     console.facts("done", [("bank", str(bank.path)), ("picture", str(bank.path / "samples.png")),
                            *(("copy", str(path)) for path in copies_of(bank)),
-                           ("next", f"cake train {shlex.quote(str(bank.path))} --student cnn")])  # fmt: skip
+                           ("next", f"cake train {shlex.quote(str(bank.path))} --student {student}")])  # fmt: skip
     console.result(str(bank.path))

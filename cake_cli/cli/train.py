@@ -15,6 +15,7 @@ from cake_cli.cli.distill import run_command
 def train(
     bank: Annotated[Path, typer.Argument(help="A bank of `cake synthesize`, or a run with one.", metavar="BANK")],
     student: o.Students = None,
+    weights: o.StudentWeights = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -64,11 +65,12 @@ def train(
     Example: cake train runs/a/bank --student mlp
     """
     settings = o.read_config(
-        teacher=teacher, student=student, recipe=recipe, config=config, assignments=assignments, seed=seed,
-        bank=str(_bank_of(bank)), epochs=epochs, batch_size=batch_size, lr=lr, lr_schedule=lr_schedule, loss=loss,
-        temperature=temperature, ema=ema, views=views, real_data=real_data, hard_weight=hard_weight, data=data,
-        split=split, label_column=label_column, data_root=data_root, download=download, baseline=baseline,
-        min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
+        teacher=teacher, student=student, weights=weights, recipe=recipe, config=config,
+        assignments=assignments, seed=seed, bank=str(_bank_of(bank)), epochs=epochs, batch_size=batch_size,
+        lr=lr, lr_schedule=lr_schedule, loss=loss, temperature=temperature, ema=ema, views=views,
+        real_data=real_data, hard_weight=hard_weight, data=data, split=split, label_column=label_column,
+        data_root=data_root, download=download, baseline=baseline, min_agreement=min_agreement,
+        device=device, precision=precision, deterministic=deterministic,
         class_map=class_map, export=export or None, report=report,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)

@@ -50,6 +50,8 @@ class Classifier:
     """How long that took."""
     architecture: str | None = None
     """Name of the student architecture, where the file is a student of ours."""
+    same_as: str | None = None
+    """What ``--student`` takes to build the same network, where that is known."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Logits (N, K) of normalised rows (N, *spec.shape)."""

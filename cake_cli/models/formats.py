@@ -26,6 +26,10 @@ _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
+STUDENT_FILE = "student.safetensors"
+"""What the student of a run is called."""
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A file and what it was found to be."""
@@ -36,6 +40,11 @@ class ModelFile:
     """Bytes."""
     legacy: bool = False
     """Whether a checkpoint is of the kind before torch 1.6, a row of pickles and no archive."""
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that a path means: itself, or the student of a run."""
+    return path / STUDENT_FILE if path.is_dir() and (path / STUDENT_FILE).is_file() else path
 
 
 def sniff(path: Path) -> ModelFile:

@@ -17,7 +17,7 @@ from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogitOf, LogOf, TwoClasses
 from cake_cli.models.doubts import refuse_no_scores, refuse_other_tasks, refuse_other_values
-from cake_cli.models.formats import ModelFile, sniff
+from cake_cli.models.formats import ModelFile, sniff, weights_file
 from cake_cli.models.labels import class_names, ultralytics_task
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.models.source import open_source, read_source
@@ -92,19 +92,45 @@ def is_weights(path: Path) -> bool:
     return "cake.architecture" not in student_metadata(path)
 
 
+def takes_arch(path: Path) -> bool:
+    """Whether `--arch` has to do with a file: weights that do not say of which architecture they are, and students
+    that one's own code made.
+
+    Raises:
+        ModelFileError: if it is missing or of no known kind.
+    """
+    return is_weights(path) or uncoded_student(path, TeacherConfig()) is not None
+
+
+def uncoded_student(path: Path, settings: TeacherConfig) -> dict[str, str] | None:
+    """The header of a student of one's own code, where `--arch` does not name that code; None for anything else.
+
+    Raises:
+        ModelFileError: if the file is missing or damaged.
+    """
+    file = weights_file(path)
+    if settings.arch is not None or file.is_dir() or read_source(path) is not None:
+        return None
+    if sniff(file).format != "safetensors":
+        return None
+    from cake_cli.models.students import needs_code, student_metadata
+
+    header = student_metadata(file)
+    return header if needs_code(header) else None
+
+
 def _load(path: Path, settings: TeacherConfig) -> Classifier:
     source = read_source(path)
     if source is not None:
         opened = open_source(source, settings)
         return adapt(opened, settings, name=path.name, digest=sha256(source.file))
-    if path.is_dir() and (path / "student.safetensors").is_file():
-        path = path / "student.safetensors"
-    elif (path / "run.json").is_file() and (path / "students").is_dir():
+    path = weights_file(path)
+    if (path / "run.json").is_file() and (path / "students").is_dir():
         each = sorted(file.parent for file in (path / "students").glob("*/student.safetensors"))
         raise UsageError(
             f"{path} is a run of {len(each)} students", "name one: " + ", ".join(str(folder) for folder in each)
         )
-    elif (path / "run.json").is_file():
+    if (path / "run.json").is_file():
         raise ModelFileError(f"the run {path} has no student yet", f"cake resume {shlex.quote(str(path))}")
     if path.is_dir() and (path / "config.json").is_file():
         from cake_cli.models.folders import open_folder
@@ -116,7 +142,7 @@ def _load(path: Path, settings: TeacherConfig) -> Classifier:
         from cake_cli.models.students import load_student, student_metadata
 
         if "cake.architecture" in student_metadata(path):
-            return load_student(path)
+            return load_student(path, code=settings.arch)
     return adapt(_open_file(file, settings), settings, name=path.name, digest=sha256(path))
 
 
@@ -192,9 +218,19 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         batching=measured.batching,
         facts=opened.facts | {key: text for key, text in opened.metadata.items() if key.startswith("cake.")},
         mends=opened.mends,
+        same_as=opened.same_as or _stated_architecture(opened.metadata),
         checks=checks if settings.verify else (*checks, "gradient and runtime agreement not checked (--no-verify)"),
         check_seconds=opened.check_seconds + time.perf_counter() - started,
     )
+
+
+def _stated_architecture(metadata: Mapping[str, str]) -> str | None:
+    """What a student that was exported to another format was, unless it was made by one's own code."""
+    if "cake.architecture" not in metadata:
+        return None
+    from cake_cli.models.students import full_name, needs_code
+
+    return None if needs_code(metadata) else full_name(metadata)
 
 
 def _towards_logits(

@@ -36,6 +36,8 @@ class OpenedModel:
     """Key-value pairs that the file carries."""
     fixed_batch: int | None = None
     """The batch size that the file declares, where it declares one."""
+    same_as: str | None = None
+    """What ``--student`` takes to build the same network, where that is known."""
     has_batch_axis: bool = True
     """False where the file takes one row without a batch axis."""
     reference: Callable[[np.ndarray], np.ndarray] | None = None

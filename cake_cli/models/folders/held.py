@@ -21,6 +21,8 @@ class Held:
     architecture: str
     spec: InputSpec
     class_names: tuple[str, ...] | None
+    same_as: str | None = None
+    """What ``--student`` takes to build the same network, where that is known."""
 
 
 def numbers(values: Any, default: Sequence[float]) -> tuple[float, ...]:

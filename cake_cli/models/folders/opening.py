@@ -46,6 +46,7 @@ def open_folder(path: Path, settings: TeacherConfig) -> tuple[OpenedModel, str]:
         converter=held.library,
         facts={"format": f"folder of {held.library}", "arch": held.architecture},
         metadata=metadata,
+        same_as=held.same_as,
         fixed_batch=layout.fixed_batch,
         has_batch_axis=layout.has_batch_axis,
     )

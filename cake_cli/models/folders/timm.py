@@ -8,9 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cake_cli.errors import ModelFileError
+from cake_cli.models.architectures.timm import import_timm
 from cake_cli.models.folders.contents import Contents
 from cake_cli.models.folders.held import Held, names_in_order, numbers
-from cake_cli.models.weights.naming import import_timm, load
+from cake_cli.models.weights.naming import load
 from cake_cli.models.weights.reading import Weights
 from cake_cli.spec import InputSpec
 
@@ -40,6 +41,7 @@ def open_timm(contents: Contents) -> Held:
         raise ModelFileError(
             f"the model_args of {contents.path} may not say {', '.join(refused)}", "remove them from its config.json"
         )
+    same_as = None if arguments else f"timm:{name}"  # --student takes no arguments of timm's
     try:
         classes = int(config.get("num_classes") or table.get("num_classes") or 0)
         shape = tuple(int(size) for size in table["input_size"])
@@ -59,7 +61,8 @@ def open_timm(contents: Contents) -> Held:
         raise ModelFileError(f"{file} is not a whole safetensors file: {fault}", "copy it again") from fault
     load(module, tensors, f"timm's {name}", Weights(contents.path, tensors, {}, ()))
     labels = config.get("label_names") or table.get("label_names")
-    return Held(module.eval().requires_grad_(False), "timm", name, spec, names_in_order(labels, classes))
+    network = module.eval().requires_grad_(False)
+    return Held(network, "timm", name, spec, names_in_order(labels, classes), same_as)
 
 
 def _spec(name: str, shape: tuple[int, ...], table: dict[str, Any]) -> InputSpec:

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-import torch
+from torch import nn
 
-from cake_cli.catalog import STUDENTS
+from cake_cli.catalog import usual_student
 from cake_cli.errors import UsageError
 from cake_cli.models.architectures import LENET_SIZES, SMALL_IMAGE, build_student
+from cake_cli.models.architectures.plain import LENET_WIDTHS
+from cake_cli.models.weightless import Weightless
 from cake_cli.models.weights import torchvision
 from cake_cli.models.weights.likeness import looks_like
 from cake_cli.models.weights.reading import Weights
@@ -22,7 +24,6 @@ from cake_cli.models.weights.timm_table import timm_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHOWN = 8
-_NAMED_LAYERS = ("resnet1", "resnet3", "resnet5", "resnext", "wide_resnet")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Fit:
 def fitting(weights: Weights) -> list[Fit]:
     """Every architecture whose keys and shapes are exactly the weights'.
 
-    Those of torchvision and our students; in other spellings of the names where none fits; those of timm
+    Those of torchvision, or else our students; in other spellings of the names where none fits; those of timm
     where still none does, for timm has most of torchvision's networks too.
     """
     shapes = weights.shapes()
@@ -78,6 +79,8 @@ def _fitting(shapes: Shapes) -> list[Fit]:
         image = (torchvision.vit_image(name, shapes),) * 2 if name.startswith("vit_") else ("H", "W")
         classes = shapes[torchvision.family_of(name).head][0]
         found.append(Fit(name, "torchvision", classes, (3, *image)))
+    if found:
+        return found
     for name, shape, classes, shown in _candidates(shapes):
         if student_shapes(name, shape, classes) == dict(shapes) and name not in {fit.architecture for fit in found}:
             found.append(Fit(name, "cake", classes, shown))
@@ -88,7 +91,7 @@ def _fitting(shapes: Shapes) -> list[Fit]:
 def student_shapes(name: str, shape: tuple[int, ...], classes: int) -> Shapes | None:
     """The keys and shapes of one of our students; None where it does not take such an input."""
     try:
-        with torch.device("meta"):
+        with Weightless():
             state = build_student(name, shape, classes).state_dict()
     except UsageError:
         return None
@@ -102,24 +105,56 @@ def _candidates(shapes: Shapes) -> Iterator[tuple[str, tuple[int, ...], int, tup
     if not order:
         return
     matrices = [named[name] for name in order]
-    first, last = named.get("conv1.weight", matrices[0]), named.get("fc.weight", matrices[-1])
-    if len(last) != 2:
+    if all(name[0].isdigit() for name in shapes):
+        yield from _sequences(named, matrices[0], matrices[-1])
+    for family in torchvision.FAMILIES:
+        head = shapes.get(family.head, ())
+        if family.marker in shapes and len(head) in (2, 4):
+            yield from _of_family(family, shapes, head[0])
+
+
+def _sequences(
+    named: Shapes, first: tuple[int, ...], last: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[int, ...], int, tuple[int | str, ...]]]:
+    """Our plain sequences: layers are numbered."""
+    if len(last) != 2 or last[0] < 1:
         return
-    classes = last[0]
-    if all(len(shape) == 2 for shape in matrices) and math.prod(first) > 0 and classes > 0:
-        hidden = [shape[0] for shape in matrices[:-1]]
+    if all(len(shape) == 2 for shape in named.values()) and math.prod(first) > 0:
+        hidden = [named[name][0] for name in sorted(named, key=_natural)[:-1]]
         name = f"mlp:{','.join(map(str, hidden))}" if hidden else "linear"
-        yield name, (first[1],), classes, (first[1],)
-    if len(first) != 4 or first[1] < 1 or classes < 1:
-        return
-    channels, small = first[1], first[-1] == 3
-    numbered = all(name[0].isdigit() for name in shapes)  # our plain sequences; torchvision's ResNets name their layers
-    for name in STUDENTS:
-        if name in ("mlp", "linear") or numbered == name.startswith(_NAMED_LAYERS):
+        yield name, (first[1],), last[0], (first[1],)
+    if len(first) == 4 and first[1] > 0:
+        side = SMALL_IMAGE // 2 if first[-1] == 3 else SMALL_IMAGE
+        for name in ("cnn", "resnet4", *_wide(named), *LENET_WIDTHS):
+            for size in (LENET_SIZES.start, 32) if name in LENET_WIDTHS else (side,):
+                yield name, (first[1], size, size), last[0], (first[1], "H", "W")
+
+
+def _of_family(
+    family: torchvision.Family, shapes: Shapes, classes: int
+) -> Iterator[tuple[str, tuple[int, ...], int, tuple[int | str, ...]]]:
+    """Torchvision's, for images of other sizes and channels than published."""
+    for name in family.names:
+        stem = shapes.get(_stem_of(name), ())
+        if len(stem) != 4 or stem[1] < 1 or classes < 1:
             continue
-        sides: tuple[int, ...] = (SMALL_IMAGE // 2 if small else SMALL_IMAGE,)
-        for side in (LENET_SIZES.start, 32) if name.startswith("lenet") else sides:
-            yield name, (channels, side, side), classes, (channels, "H", "W")
+        vit = name.startswith("vit_")
+        image = torchvision.vit_image(name, shapes) if vit else SMALL_IMAGE
+        for side in (image,) if vit else (SMALL_IMAGE // 2, SMALL_IMAGE):
+            yield name, (stem[1], side, side), classes, (stem[1], *((side, side) if vit else ("H", "W")))
+
+
+@cache
+def _stem_of(name: str) -> str:
+    """The key of the first convolution, which tells the channels of the image."""
+    network = torchvision.build(name, {})
+    return next(f"{place}.weight" for place, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+
+
+def _wide(shapes: Shapes) -> list[str]:
+    """The Wide ResNet that convolutions allow: six layers a block of each stage, and four."""
+    blocks = [shape[0] for name, shape in shapes.items() if name.endswith(".conv1.weight")]
+    return [f"wrn-{4 + 2 * len(blocks)}-{min(blocks) // 16}"] if blocks and min(blocks) >= 16 else []
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -130,14 +165,14 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def command(weights: Weights, fits: list[Fit]) -> str:
     """What to type to open the weights; with NAME where several fit, and with the user's code where none does."""
     file = shlex.quote(str(weights.path))
-    if len(fits) == 1:
-        return f"cake distill {file} {fits[0].flags()} --student cnn"
     if fits:
-        return f"cake distill {file} --arch NAME --input-shape {','.join(map(str, fits[0].input_shape))} --student cnn"
+        flags = fits[0].flags() if len(fits) == 1 else fits[0].flags().replace(fits[0].architecture, "NAME", 1)
+        return f"cake distill {file} {flags} --student {usual_student(fits[0].input_shape)}"
     like = looks_like(weights.shapes())
     if like.arch is None:
         return like.fix or "give a classifier of images or vectors"
-    return f"cake distill {file} --arch {like.arch} --input-shape {','.join(map(str, like.input_shape))} --student cnn"
+    flags = f"--arch {like.arch} --input-shape {','.join(map(str, like.input_shape))}"
+    return f"cake distill {file} {flags} --student {usual_student(like.input_shape)}"
 
 
 def described(weights: Weights, fits: list[Fit]) -> str:

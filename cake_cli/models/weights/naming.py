@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from cake_cli.catalog import STUDENTS
-from cake_cli.errors import EnvironmentFault, ModelFileError, UsageError, did_you_mean
-from cake_cli.models.architectures import build_student
+from cake_cli.catalog import STUDENTS, is_named, read_student
+from cake_cli.errors import ModelFileError, UsageError, did_you_mean
+from cake_cli.models.architectures import build_student, written_options
+from cake_cli.models.architectures.timm import import_timm
 from cake_cli.models.source import Source, call_function, read_source
+from cake_cli.models.weightless import Weightless
 from cake_cli.models.weights import torchvision
 from cake_cli.models.weights.fitting import Fit, fitting
+from cake_cli.models.weights.matching import differences, filled
 from cake_cli.models.weights.reading import Weights
-
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,14 @@ def build_named(
         return _from_source(source, weights)
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), weights, input_shape, classes)
-    base = name.partition(":")[0]
-    if name not in torchvision.NAMES and base not in STUDENTS:
-        hint = did_you_mean(name, [*torchvision.NAMES, *STUDENTS])
+    if not is_named(name):
+        hint = did_you_mean(name, STUDENTS)
         raise UsageError(
             f"there is no architecture {name!r}" + (f", {hint}" if hint else ""),
-            "--arch takes torchvision's classifiers, the names of `cake students`, timm:NAME and FILE.py:FUNCTION",
+            "--arch takes the names of `cake students`, timm:NAME and FILE.py:FUNCTION",
         )
-    fit = next((fit for fit in fitting(weights) if fit.architecture == name), None) if base in STUDENTS else None
+    read_student(name)
+    fit = next((fit for fit in fitting(weights) if fit.architecture == name), None)
     if (fit is not None and fit.origin == "cake") or name not in torchvision.NAMES:
         return _student(name, weights, input_shape, fit, classes)
     image = (input_shape[1], input_shape[2]) if input_shape is not None and len(input_shape) == 3 else None
@@ -100,17 +97,20 @@ def _student(
                 f"--arch {name} --input-shape {','.join(map(str, known))}",
             )
         shape = tuple(int(size) for size in known)
-    with torch.device("meta"):
-        module = build_student(name, shape, (fit.classes if fit is not None else None) or classes or _last(weights))
+    with Weightless():
+        module = build_student(
+            name, shape, (fit.classes if fit is not None else None) or classes or _last(name, weights)
+        )
     load(module, weights.tensors, name, weights)
-    small = name.startswith(("resnet", "resnext", "wide_resnet")) and name != "resnet4"
     note = "the small-image form of cake: a first convolution of stride 1 and no pooling after it"
-    return Named(module, "cake", (note,) if small and max(shape) < 64 else ())
+    return Named(module, "cake", (note,) if written_options(name, shape) == "form=small" else ())
 
 
-def _last(weights: Weights) -> int:
-    heads = [tensor for name, tensor in weights.tensors.items() if name == "fc.weight"]
-    return heads[0].shape[0] if heads and heads[0].dim() else 2
+def _last(name: str, weights: Weights) -> int:
+    base = name.partition(":")[0]
+    head = torchvision.family_of(base).head if base in torchvision.NAMES else "head.weight"
+    tensor = weights.tensors.get(head)
+    return tensor.shape[0] if tensor is not None and tensor.dim() else 2
 
 
 def _timm(name: str, weights: Weights, input_shape: tuple[int, ...] | None, classes: int | None) -> Named:
@@ -137,21 +137,6 @@ def _timm(name: str, weights: Weights, input_shape: tuple[int, ...] | None, clas
     return Named(module, "timm")
 
 
-def import_timm() -> Any:
-    """The package timm.
-
-    Raises:
-        EnvironmentFault: if it is not installed.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import timm
-    except ImportError as fault:
-        raise EnvironmentFault("timm is not installed", "pip install 'cake-cli[timm]'") from fault
-    return timm
-
-
 def _old_names(name: str, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """DenseNet's names of before torch 0.4, ``norm.1`` for ``norm1``, which published files still have."""
     if not name.startswith("densenet"):
@@ -166,37 +151,18 @@ def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weig
     Raises:
         ModelFileError: with missing, unexpected and mismatched keys, three of each.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    required = {key for key in wanted if not key.endswith("num_batches_tracked")}
-    mismatched = [
-        f"{key} (file {tuple(tensors[key].shape)}, {name} {wanted[key]})"
-        for key in wanted
-        if key in tensors and tuple(tensors[key].shape) != wanted[key]
-    ]
-    parts = [
-        _some("missing", [key for key in wanted if key in required - tensors.keys()]),
-        _some("unexpected", [key for key in tensors if key not in wanted]),
-        _some("mismatched", mismatched),
-    ]
-    told = "; ".join(part for part in parts if part)
+    wanted = module.state_dict()
+    told = differences(wanted, tensors, name)
     if told:
         fits = [fit.architecture for fit in fitting(weights)]
         raise ModelFileError(
             f"the weights of {weights.path} are not those of {name}: {told}",
             f"--arch {fits[0]}" if fits else "another --arch; `cake inspect FILE` lists those that fit",
         )
-    state = {key: tensors[key].float() if tensors[key].is_floating_point() else tensors[key] for key in tensors}
-    state |= {key: torch.tensor(0) for key in wanted.keys() - tensors.keys()}
-    module.load_state_dict(state, strict=True, assign=True)
+    module.load_state_dict(filled(wanted, tensors), strict=True, assign=True)
     bare = [key for key, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if bare:
         raise ModelFileError(
             f"{name} computes {bare[0]} itself, and cannot be built from weights alone",
             "give a function that returns the model, file.py:function, or export the model as ONNX",
         )
-
-
-def _some(kind: str, keys: Iterable[str]) -> str:
-    listed = list(keys)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return f"{len(listed)} {kind}: {', '.join(listed[:SHOWN])}{more}" if listed else ""

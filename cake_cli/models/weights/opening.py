@@ -8,6 +8,7 @@ from torch import nn
 
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
+from cake_cli.models.architectures import written_options
 from cake_cli.models.formats import ModelFile
 from cake_cli.models.layouts import attempts, find_layout
 from cake_cli.models.opened import OpenedModel
@@ -63,9 +64,24 @@ def open_weights(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
         facts={"format": f"weights, {len(weights.tensors)} tensors", "arch": settings.arch},
         mends=weights.mends + named.mends,
         metadata=metadata,
+        same_as=_same_as(settings.arch, named, layout.shape),
         fixed_batch=layout.fixed_batch,
         has_batch_axis=layout.has_batch_axis,
     )
+
+
+def _same_as(arch: str, named: Named, shape: tuple[int, ...]) -> str | None:
+    """The name of the same network among the students; torchvision's own is the published form at any size.
+
+    None for one's own code: here it builds the one network that the weights are of, a student's is given an input.
+    """
+    if named.origin == "python":
+        return None
+    base = arch.partition(":")[0]
+    options = written_options(arch, shape) if named.origin == "cake" else ""
+    if named.origin == "torchvision":
+        options = "form=published"
+    return f"{base}:{options}" if options else arch
 
 
 def nameless(weights: Weights) -> ModelFileError:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 from torchvision.models import _api as models
+
+from cake_cli.models.weightless import Weightless
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -60,28 +60,6 @@ FAMILIES = (
     Family("class_token", "heads.head.weight", _sizes("vit_", "b_16 b_32 l_16 l_32 h_14")),
 )  # fmt: skip
 NAMES = tuple(name for family in FAMILIES for name in family.names)
-
-
-_DRAWS = frozenset(("normal_", "uniform_", "fill_", "zero_", "erfinv_", "clamp_"))
-"""What initialisation does to weights: without memory there is nothing to do, and torch takes long to find that out."""
-
-
-class Weightless(TorchFunctionMode):
-    """Inside it `torch.empty`, `zeros` and `ones` give tensors without memory: a model takes its shape only.
-
-    Unlike ``torch.device("meta")`` it leaves alone the arithmetic that some architectures do while they are
-    built (RegNet's widths, Swin's tables of relative positions).
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Sends the factories to the meta device, where no device is asked for."""
-        kwargs = dict(kwargs or {})
-        if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        changed = args[0] if args else kwargs.get("tensor")
-        if isinstance(changed, Tensor) and changed.is_meta and getattr(func, "__name__", "") in _DRAWS:
-            return changed
-        return func(*args, **kwargs)
 
 
 def family_of(name: str) -> Family:

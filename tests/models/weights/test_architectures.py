@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
-from cake_cli.catalog import STUDENTS
+from cake_cli.catalog import TORCHVISION
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import EnvironmentFault, ModelFileError, UsageError
 from cake_cli.models.architectures import build_student
@@ -53,15 +53,26 @@ def test_all_of_torchvision_are_told_apart() -> None:
 @pytest.mark.parametrize(("name", "side"), [
     *[(name, side) for name in ("cnn", "linear", "mlp:64,32", "resnet4", "resnet18") for side in (28, 64)],
     *[(name, side) for name in ("lenet5", "lenet5-half") for side in (28, 32)],
-    *[pytest.param(name, 32, marks=pytest.mark.slow) for name in STUDENTS if name not in ("mlp", "resnet18")],
+    ("wrn-16-2", 28), ("wrn-22-3", 64),
+    *[pytest.param(next(iter(family)), 32, marks=pytest.mark.slow) for family in TORCHVISION],
 ])  # fmt: skip
 def test_our_students_are_recognised(name: str, side: int) -> None:
-    with torch.device("meta"):
+    with table.Weightless():
         network = build_student(name, (1, side, side), 5)
     weights = weights_of(network)
     shuffled = Weights(weights.path, dict(sorted(weights.tensors.items())), {}, ())
     for found in (fitting(weights), fitting(shuffled)):
         assert (name, "cake", 5) in {(fit.architecture, fit.origin, fit.classes) for fit in found}
+
+
+def test_a_vit_is_named_with_its_options(tmp_path: Path) -> None:
+    """Its weights do not tell into how many heads it is cut."""
+    torch.manual_seed(0)
+    network = build_student("vit:dim=8,depth=1,heads=2", (1, 8, 8), 5).eval()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    settings = TeacherConfig(arch="vit:dim=8,depth=1,heads=2", input_shape=(1, 8, 8), verify=False)
+    rows = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(load_classifier(tmp_path / "w.safetensors", settings)(rows), network(rows))
 
 
 def test_weights_open_as_their_architecture(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import timm
 import torch
 from torch import nn
 
+from cake_cli.models.weightless import Weightless
 from cake_cli.models.weights import timm_table
-from cake_cli.models.weights.torchvision import Weightless
 
 
 def build(name: str, **options: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""``cake students`` and ``cake recipes``: what there is to choose from."""
+"""``cake recipes``: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -6,21 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cake_cli.catalog import STUDENTS
-from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 from cake_cli.settings import defaults, descriptions, recipe_names, recipe_text
-
-
-def students(json: o.Json = False) -> None:
-    """List the architectures that --student takes."""
-    console = Console()
-    if json:
-        console.json(STUDENTS)
-    else:
-        console.table(
-            ["student", "what it is"], [[name, about] for name, about in STUDENTS.items()], result=True, prose=True
-        )
 
 
 def recipes(

@@ -1,0 +1,238 @@
+"""The settings of synthesis: what is asked of samples, and how they are made.
+
+`cake_cli.config`, of which this is a part, says how settings are written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cake_cli.errors import UsageError
+
+Method = Literal["cake", "naive", "generative", "noise", "smooth-noise"]
+LABELLED_ONLY = ("noise", "smooth-noise")
+"""Methods that take no steps."""
+Contrastive = Literal["mse", "snn", "triplet"]
+CONTRASTIVE_WEIGHTS = {"mse": 2.0, "snn": 15.0, "triplet": 1.5}
+"""Weight of each contrastive term where none is given. That of `mse` is the reference's for SVHN and CIFAR; the others
+pull on the logits of ten classes, N(6 · target, 9), as strongly in the mean: found without data."""
+Variation = Literal["anisotropic", "isotropic"]
+TV_WEIGHT = 200.0
+"""Weight of total variation where none is given: the reference's for SVHN and CIFAR."""
+Init = Literal["normal", "uniform", "smooth"]
+StepSchedule = Literal["linear", "cosine"]
+Noise = Literal["implicit", "langevin", "both", "none"]
+Optimizer = Literal["sgd", "adam"]
+Bounds = Literal["none", "clamp", "reparametrise"]
+BankFormat = Literal["safetensors", "npz", "png"]
+
+DEFAULT_SAMPLES = 8_000
+_DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a text such as ``90s``, ``20m`` or ``1h30m``.
+
+    Raises:
+        UsageError: if it is none, or nothing.
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if not (total := 3600 * hours + 60 * minutes + seconds):
+        raise UsageError(f"{text!r} is no duration", "--time-budget 90s, 20m or 1h30m")
+    return float(total)
+
+
+def require(*rules: tuple[bool, str, str]) -> None:
+    """Holds (condition, what is wrong otherwise, what to try) rules, and reports all that are broken.
+
+    Raises:
+        UsageError: if any is.
+    """
+    broken = [(what, fix) for condition, what, fix in rules if not condition]
+    if len(broken) == 1:
+        raise UsageError(*broken[0])
+    if broken:
+        raise UsageError("; ".join(what for what, _ in broken), "; ".join(fix for _, fix in broken))
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """How samples are made from the teacher.
+
+    The objective of one sample i of a row with G samples is
+    ``cls · CE(f(x_i), y_i) + contrastive · mean_k (f_k(x_i) - row mean)² + tv · TV(x_i)``, with the paper's
+    contrastive term, summed over samples: neither the set size nor the number of sets side by side changes it. The
+    reference takes means over a set of B samples; its weights (cls, contr, tv) are
+    (cls · B / G, contrastive · B / G², tv · B) in these terms. The defaults are the reference's preset for
+    SVHN and CIFAR, with two additions: samples start from smooth noise instead of N(0, I), and a step that
+    would move a sample too far is shortened (`max_update`), because plain SGD with these weights diverges on
+    teachers with steep logits.
+    """
+
+    method: Method = "cake"
+    """cake: contrastive pairs along the boundary; naive: cross-entropy only, without contrast and prior; generative: a
+    generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
+    multi-scale noise, only labelled."""
+    samples: int | None = None
+    """How many samples to make, rounded up to whole sets; by default 8000, or what fits into --time-budget; with
+    --real-data none (0)."""
+    time_budget: str | None = None
+    """How long synthesis may take, such as 90s, 20m or 1h30m: so many samples are made as fit, at most --samples."""
+    formats: tuple[BankFormat, ...] = ("safetensors",)
+    """Copies of the finished bank beside its safetensors shards: npz, or png, a folder of images for each class."""
+    steps: int = 100
+    """Gradient steps on each sample; with --method generative, updates of the generator for each set."""
+    init: Init | None = None
+    """Starting points: smooth noise of many scales (vectors: normal), normal as in the paper, or uniform. smooth by
+    default."""
+    set_size: int | None = None
+    """Samples of a set, which share a step size; about 100 by default, a multiple of --groups."""
+    groups: int | None = None
+    """Samples of a row, all of different classes; by default 10, or the number of classes."""
+    bank: str | None = None
+    """A bank that exists already: nothing is synthesized, the student learns from it."""
+    cls_weight: float = 20.0
+    """Weight of the cross-entropy to the target label."""
+    contrastive: Contrastive = "mse"
+    """What draws samples of different classes together: mse of a row's logits, as in the paper; snn, inverse soft
+    nearest neighbours in a set; triplet, a row nearer than samples of the same class."""
+    contrastive_weight: float | None = None
+    """Weight of the contrastive term; by default 2 for mse, 15 for snn, 1.5 for triplet."""
+    snn_temperature: float = 0.1
+    """Temperature of snn, as a multiple of the mean squared distance between the logits of a set."""
+    triplet_margin: float = 1.0
+    """Margin of triplet, in squared logits."""
+    tv_weight: float | None = None
+    """Weight of total variation, the data prior of images: 200 by default. Vectors have none."""
+    tv: Variation = "anisotropic"
+    """Total variation along the axes, as in the reference, or isotropic."""
+    l2_weight: float = 0.0
+    """Weight of the mean square of an input's normalised values, a data prior."""
+    range_weight: float = 0.0
+    """Weight of the mean square of what lies outside the known range of inputs, a data prior."""
+    batchnorm_weight: float = 0.0
+    """Weight of the distance to the statistics of the teacher's BatchNorm layers. Outside the strict contract: it reads
+    activations, and numbers that were computed from the training data."""
+    step_size: float = 0.1
+    """Step size of the first set."""
+    step_size_decades: float = 4.0
+    """How many powers of ten the step size falls over the sets."""
+    max_update: float = 0.3
+    """Largest root mean square change of a sample in one step, in normalised units; 0 for no bound."""
+    schedule: StepSchedule = "linear"
+    """How the step size falls from set to set, in its logarithm."""
+    noise: Noise = "implicit"
+    """What disperses samples: implicit, a step size that falls from set to set; langevin, sqrt(2 * step size) * N(0, I)
+    added after each step, the step size being the middle one of that fall for all sets; both; or none."""
+    optimizer: Optimizer = "sgd"
+    """How a gradient moves a sample: plain gradient descent, or Adam."""
+    bounds: Bounds = "none"
+    """Keep samples within the known range of inputs: clamp after each step, or reparametrise by tanh."""
+    redraws: int = 8
+    """How often a starting point at which the teacher has no gradient is drawn again."""
+    generator_lr: float = 1e-3
+    """Learning rate of the generator of --method generative."""
+    sets_at_once: int | None = None
+    """Sets synthesized side by side, and stored in one shard; chosen for this machine by default."""
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds, if there is one."""
+        return None if self.time_budget is None else parse_duration(self.time_budget)
+
+    def __post_init__(self) -> None:
+        _ = self.budget_seconds
+        require(
+            (self.samples is None or self.samples >= 0, "--samples cannot be negative", "--samples 8000"),
+            (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
+            (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
+            (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),
+            (self.max_update >= 0, "max_update cannot be negative", "--set synthesis.max_update=0.3"),
+            (self.step_size_decades >= 0, "step_size_decades cannot be negative", "--set step_size_decades=4"),
+            (
+                all(weight >= 0 for weight in self._weights),
+                "a weight of the objective cannot be negative",
+                "use 0 to switch a term off",
+            ),
+            (self.snn_temperature > 0, "snn_temperature must be positive", "--set synthesis.snn_temperature=0.1"),
+            (self.triplet_margin >= 0, "triplet_margin cannot be negative", "--set synthesis.triplet_margin=1"),
+            (self.redraws >= 0, "redraws cannot be negative", "--set synthesis.redraws=8"),
+            (self.generator_lr > 0, "generator_lr must be positive", "--set synthesis.generator_lr=1e-3"),
+            (self.groups is None or self.groups > 0, "groups must be positive", "--set synthesis.groups=10"),
+            (self.set_size is None or self.set_size > 0, "set_size must be positive", "--set synthesis.set_size=100"),
+            (
+                not self.set_size or not self.groups or self.set_size % self.groups == 0,
+                f"a set of {self.set_size} samples cannot be cut into rows of {self.groups}",
+                "make set_size a multiple of groups",
+            ),
+            (self.sets_at_once is None or self.sets_at_once > 0, "sets_at_once must be positive", "leave it out"),
+            *self._choices_that_fit(),
+        )
+
+    def _choices_that_fit(self) -> Iterator[tuple[bool, str, str]]:
+        """What the choices among methods, terms and noise ask of each other."""
+        method = self.method
+        if method in LABELLED_ONLY:
+            own = "normal" if method == "noise" else "smooth"
+            fix = f"--set synthesis.init={own}"
+            yield self.init in (None, own), f"--method {method} is {own} noise, not {self.init}", fix
+            return
+        if method == "cake":
+            pairs = self.groups != 1 or self.contrastive_weight == 0
+            yield pairs, "a row of one sample has no pairs to contrast", "groups=2 or more, or contrastive_weight=0"
+            alone = self.contrastive != "mse" and self.set_size is not None and self.set_size == self.groups
+            yield (
+                not alone or self.contrastive_weight == 0,
+                f"{self.contrastive} compares samples of a class, and a set of one row has no two of a class",
+                "make set_size twice groups or more",
+            )
+        priors = max(self.l2_weight, self.range_weight, self.batchnorm_weight)
+        yield (
+            method != "naive" or priors == 0,
+            "--method naive is cross-entropy alone, without priors",
+            "--method cake --set synthesis.contrastive_weight=0",
+        )
+        asks = self.cls_weight > 0 or (method == "cake" and self.contrast > 0)
+        yield asks, f"--method {method} with these weights asks nothing of the teacher", "a positive cls_weight"
+        if method == "generative":
+            yield (
+                self.noise == "implicit" and self.optimizer == "sgd",
+                "--method generative takes no steps on samples, so it has no noise and no optimizer for them",
+                "leave noise and optimizer out",
+            )
+            yield (
+                self.bounds != "clamp",
+                "a generator cannot learn where its output is clamped",
+                "--set synthesis.bounds=reparametrise",
+            )
+
+    @property
+    def only_labels(self) -> bool:
+        """Whether the method takes no steps."""
+        return self.method in LABELLED_ONLY
+
+    @property
+    def contrast(self) -> float:
+        """The weight of the contrastive term, given or not."""
+        return CONTRASTIVE_WEIGHTS[self.contrastive] if self.contrastive_weight is None else self.contrastive_weight
+
+    @property
+    def starting_points(self) -> Init:
+        """The kind of starting points, given or not."""
+        if self.method == "noise":
+            return "normal"
+        return self.init or "smooth"
+
+    @property
+    def outside_contract(self) -> tuple[str, ...]:
+        """What is used of the teacher beyond its outputs and their gradient in the input."""
+        return ("BatchNorm statistics",) if self.batchnorm_weight > 0 and not self.only_labels else ()
+
+    @property
+    def _weights(self) -> tuple[float, ...]:
+        own = (self.cls_weight, self.l2_weight, self.range_weight, self.batchnorm_weight)
+        return (*own, *(weight for weight in (self.contrastive_weight, self.tv_weight) if weight is not None))
