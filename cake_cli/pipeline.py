@@ -102,7 +102,7 @@ def _teach_each(
         _describe(alone, own)
         _record_bank(own, bank)
         try:
-            _teach(alone, own, bank, RecordingReporter(reporter, own, name), ranks)
+            _teach(alone, own, bank, RecordingReporter(reporter, own, short_name(name)), ranks)
         except BaseException as fault:
             stopped = isinstance(fault, KeyboardInterrupt)
             own.finish("interrupted" if stopped else "failed", fault=None if stopped else fault)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cake_cli.catalog import usual_student
+from cake_cli.catalog import short_name, usual_student
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, count, duration
 
@@ -167,7 +167,7 @@ def _conditions(described: dict[str, Any]) -> str:
 def _of_several(described: dict[str, Any]) -> str:
     accuracy = ((described["evaluation"] or {}).get("accuracy") or {}).get("student")
     told = "" if accuracy is None else f", accuracy {accuracy:.2%}"
-    return f"{described['student']['architecture']}  {described['path']}  {described['status']}{told}"
+    return f"{short_name(described['student']['architecture'])}  {described['path']}  {described['status']}{told}"
 
 
 def _run(described: dict[str, Any]) -> list[tuple[str, str]]:

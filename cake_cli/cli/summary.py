@@ -105,6 +105,8 @@ def _data_line(prepared: Prepared) -> str:
     if prepared.architecture is None:
         return "none is used"
     trained = "none for training; " if prepared.real is None else ""
+    if prepared.student is not None and prepared.student.weights is not None:
+        trained += "what the first weights saw is your own claim; "
     if heldout is None:
         return f"{trained}none held out, so accuracy will not be measured (--data)"
     return f"{trained}{heldout.name}, {heldout.samples:,} samples, for the report only"

@@ -109,17 +109,19 @@ def plan_student(
         shape=shape,
         classes=classes,
         size=size,
-        note=note + ("random init" if start is None else f"starts from {_near(start)}"),
+        note=note + ("random init" if start is None else _started(start)),
         weights=start,
         weights_sha256=None if start is None else sha256(start),
         code_sha256=None if source is None else sha256(source.file),
     )
 
 
-def _near(path: Path) -> Path:
-    """A path as it is read from here, where it lies below."""
+def _started(path: Path) -> str:
+    """The file that a student starts from, as its path is read from here, and what it says of its own training."""
     here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    near = path.relative_to(here) if path.is_relative_to(here) else path
+    header = student_metadata(path) if sniff(path).format == "safetensors" else {}
+    return f"starts from {near}" + (", which real data trained" if header.get("cake.data_free") == "false" else "")
 
 
 def _same(teacher: Classifier | None) -> str:
