@@ -1,4 +1,4 @@
-"""Cells of a comparison: each is a run directory of `cake distill`, made where it is missing, gone on with, or read."""
+"""Cells of a comparison: each is a run directory of `cake`, made where it is missing, gone on with, or read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from typing import Any
 from cake_cli.cli.app import run
 
 
-def make_cell(path: Path, *arguments: object) -> dict[str, Any] | None:
-    """The record (run.json) of `cake distill *arguments --out path`, as far as it has come; None if it was refused.
+def make_cell(path: Path, *command: object) -> dict[str, Any] | None:
+    """The record (run.json) of `cake *command --out path`, as far as it has come; None if it was refused.
 
     A cell that is there is not made again, and one that was stopped is gone on with.
     """
     record = path / "run.json"
     if not record.exists():
-        _cake("distill", *arguments, "--out", path)
+        _cake(*command, "--out", path)
     elif _read(record)["status"] != "complete":
         _cake("resume", path)
     return _read(record) if record.exists() else None
+
+
+def made(file: Path, *command: object) -> bool:
+    """Whether a file is there, if need be by a command."""
+    if not file.exists():
+        _cake(*command)
+    return file.exists()
 
 
 def _cake(*arguments: object) -> None:
@@ -43,7 +50,7 @@ def _read(path: Path) -> dict[str, Any]:
 def fault_of(record: dict[str, Any] | None) -> str:
     """Why there is no result; empty where there is one."""
     if record is None:
-        return "cake distill refused it: see above"
+        return "cake refused it: see above"
     return "" if record["status"] == "complete" else str(record.get("error") or record["status"])
 
 

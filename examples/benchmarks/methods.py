@@ -75,7 +75,7 @@ def measured(method: str, seed: int, options: argparse.Namespace, passed_on: lis
     """The figures of one method and seed."""
     path = options.out / f"{method.replace(',', '').replace(' ', '-')}-{seed}"
     record = make_cell(
-        path, options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
+        path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
         "--samples", options.samples, "--steps", options.steps, "--epochs", options.epochs, *METHODS[method],
         "--no-baseline", "--no-report", *passed_on)  # fmt: skip
     row: dict[str, Any] = {"method": method, "seed": seed, "error": fault_of(record)}

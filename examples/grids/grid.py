@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     for number, (name, student, seed) in enumerate(cells, start=1):
         record = make_cell(
-            options.out / f"{kind(name)}-to-{kind(student)}-{seed}", teachers[name], "--student", student,
+            options.out / f"{kind(name)}-to-{kind(student)}-{seed}", "distill", teachers[name], "--student", student,
             "--data", heldout, "--seed", seed, "--samples", options.samples, "--steps", options.steps,
             "--epochs", options.epochs, "--device", options.device, "--no-report", *passed_on)  # fmt: skip
         rows.append({"teacher": kind(name), "student": kind(student), "seed": seed} | figures(record))
