@@ -100,9 +100,8 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
     if weights is not None:
         return _describe_weights(weights)
     model = load_classifier(path, settings)
-    begun = time.perf_counter()
     operations = multiply_adds(model)
-    response = measure_response(model, time.perf_counter() - begun)
+    response = measure_response(model, operations)
     return {
         "kind": "student" if model.architecture else "teacher",
         "path": str(path),

@@ -15,8 +15,11 @@ from cake_cli.spec import InputSpec
 SCALES = (1.0, 100.0, 10.0, 1000.0, 0.1, 0.01)
 """The spreads of the inputs that are tried, those that tell most first."""
 FEWEST_SCALES, FEWEST_ROWS, MOST_ROWS = 3, 2, 4
-SECONDS = 0.8
-"""How long scales are tried: a large network gets fewer, with fewer rows of each."""
+WORK = 26e9
+"""Multiply-adds that may be spent, half a second or so: a large network gets fewer scales, with fewer rows of each.
+A count rather than a time, so that a file is told the same thing each time."""
+SECONDS = 2.0
+"""When it ends all the same: a graph of very many nodes takes its time without computing much."""
 FEW = 0.02
 """A change of probabilities below this is none."""
 FAR = 30.0
@@ -62,27 +65,27 @@ class Response:
         return f"it responds to {what} {times} than those of N(0, 1): {fix}"
 
 
-def measure_response(model: Classifier, row_seconds: float) -> Response:
-    """Tries a classifier on random inputs of several scales, for about a second at most.
+def measure_response(model: Classifier, multiply_adds: int) -> Response:
+    """Tries a classifier on random inputs of several scales.
 
     Args:
         model: on the CPU.
-        row_seconds: how long one row takes, about.
+        multiply_adds: of one row's forward pass.
     """
-    rows = min(MOST_ROWS, max(FEWEST_ROWS, int(SECONDS / FEWEST_SCALES / max(row_seconds, 1e-6))))
-    if row_seconds * rows * FEWEST_SCALES > 2 * SECONDS:
+    affordable = int(WORK / max(1, multiply_adds))  # rows
+    rows = min(MOST_ROWS, max(FEWEST_ROWS, affordable // len(SCALES)))
+    scales = SCALES[: max(FEWEST_SCALES, affordable // rows)]
+    if rows * len(scales) > 2 * affordable:
         return Response()
     changes: dict[float, float] = {}
-    start, longest = time.monotonic(), 0.0
-    for scale in SCALES:
-        begun = time.monotonic()
-        if begun - start + longest > SECONDS and len(changes) >= FEWEST_SCALES:
+    start = time.monotonic()
+    for scale in scales:
+        if time.monotonic() - start > SECONDS:
             break
         with torch.no_grad():
             probabilities = model(_rows(model.spec.shape, rows) * scale).double().softmax(1)  # (R, K)
         pairs = torch.pdist(probabilities, p=1) / 2  # (R (R - 1) / 2,)
         changes[scale] = float(pairs.nan_to_num(0.0).mean())
-        longest = max(longest, time.monotonic() - begun)
     return Response(changes)
 
 

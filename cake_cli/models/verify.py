@@ -74,7 +74,8 @@ def measure_rows(opened: OpenedModel, rows: Tensor) -> Measured:
         )
     if single is None:
         raise ModelFileError(f"the model does not run on an input of shape {tuple(rows.shape[1:])}: {fault}", _RETRY)
-    _require_classifier(opened, rows)
+    if direct is None or tuple(direct.shape) != (len(rows), single.shape[-1]):
+        _require_classifier(opened, rows)
     if not bool(single.isfinite().all()):
         raise _not_finite(opened.module)
     if direct is not None and direct.shape == single.shape:

@@ -11,16 +11,12 @@ taken after its last step; the held-out data measure it and choose nothing. Argu
 from __future__ import annotations
 
 import argparse
-import contextlib
-import csv
-import io
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from cake_cli.cli.app import run
+from cells import fault_of, make_cell, spread, write_csv
 
 METHODS: dict[str, list[str]] = {
     "noise": ["--method", "noise"],
@@ -48,11 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     cells = [(method, seed) for seed in options.seeds for method in options.only]
     rows: list[dict[str, Any]] = []
     for number, (method, seed) in enumerate(cells, start=1):
-        row = make_cell(method, seed, options, passed_on)
+        row = measured(method, seed, options, passed_on)
         rows.append(row)
         said = row["error"] or f"accuracy {row['accuracy']:.2%}, agreement {row['agreement']:.2%}"
         print(f"[{number}/{len(cells)}] {method}, seed {seed}: {said}", file=sys.stderr, flush=True)
-    write_csv(options.out / "methods.csv", rows)
+    write_csv(options.out / "methods.csv", rows, ("method", "seed", *FIGURES, "samples", "device", "error"))
     table = markdown(rows, options)
     (options.out / "methods.md").write_text(table, encoding="utf-8")
     print(table)
@@ -75,34 +71,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def make_cell(method: str, seed: int, options: argparse.Namespace, passed_on: list[str]) -> dict[str, Any]:
-    """One method and seed: made, gone on with, or only read, as far as it has come."""
+def measured(method: str, seed: int, options: argparse.Namespace, passed_on: list[str]) -> dict[str, Any]:
+    """The figures of one method and seed."""
     path = options.out / f"{method.replace(',', '').replace(' ', '-')}-{seed}"
-    record = path / "run.json"
-    if not record.exists():
-        cake("distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
-             "--samples", options.samples, "--steps", options.steps, "--epochs", options.epochs, *METHODS[method],
-             "--no-baseline", "--no-report", "--out", path, *passed_on)  # fmt: skip
-    elif json.loads(record.read_text(encoding="utf-8"))["status"] != "complete":
-        cake("resume", path)
-    if not record.exists():
-        return {"method": method, "seed": seed, "error": "cake distill refused it: see above"}
-    return read_cell(method, seed, json.loads(record.read_text(encoding="utf-8")))
-
-
-def cake(*arguments: object) -> None:
-    """A command of `cake` in this process; what goes wrong is in the run's record, and on stderr."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        code = run([*map(str, arguments), "--progress", "none"])
-    if code == 130:
-        raise KeyboardInterrupt
-
-
-def read_cell(method: str, seed: int, record: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a run, from its run.json."""
-    row: dict[str, Any] = {"method": method, "seed": seed, "error": ""}
-    if record["status"] != "complete":
-        return row | {"error": record.get("error") or record["status"]}
+    record = make_cell(
+        path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
+        "--samples", options.samples, "--steps", options.steps, "--epochs", options.epochs, *METHODS[method],
+        "--no-baseline", "--no-report", *passed_on)  # fmt: skip
+    row: dict[str, Any] = {"method": method, "seed": seed, "error": fault_of(record)}
+    if record is None or row["error"]:
+        return row
     evaluation, synthesis = record["evaluation"], record["synthesis"]
     aimed = "noise" not in synthesis["method"]
     return row | {
@@ -117,14 +95,6 @@ def read_cell(method: str, seed: int, record: dict[str, Any]) -> dict[str, Any]:
         "samples": synthesis["samples"],
         "device": record["device"],
     }
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One line a cell."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, ["method", "seed", *FIGURES, "samples", "device", "error"])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def markdown(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
@@ -146,8 +116,8 @@ def markdown(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         each = ", ".join(f"{100 * row['accuracy']:.1f}" for row in own)
         aimed = own[0]["on_target"] is not None
         lines.append(
-            f"| {method} | {spread(own, 'accuracy')} ({each}) | {spread(own, 'agreement')} "
-            f"| {spread(own, 'on_target') if aimed else ''} | {statistics.mean(row['balance'] for row in own):.2f} "
+            f"| {method} | {of(own, 'accuracy')} ({each}) | {of(own, 'agreement')} "
+            f"| {of(own, 'on_target') if aimed else ''} | {statistics.mean(row['balance'] for row in own):.2f} "
             f"| {own[0]['forward']:,} + {own[0]['backward']:,} |"
         )
     taught = sorted({row["teacher_accuracy"] for row in done if row["teacher_accuracy"] is not None})
@@ -155,11 +125,9 @@ def markdown(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(rows: list[dict[str, Any]], figure: str) -> str:
-    """``97.1 ± 0.4 %``: mean and standard deviation over seeds."""
-    values = [100 * row[figure] for row in rows]
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation} %"
+def of(rows: list[dict[str, Any]], figure: str) -> str:
+    """Mean and standard deviation of a figure over seeds."""
+    return spread([row[figure] for row in rows])
 
 
 if __name__ == "__main__":

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests.cli.conftest import save_heldout
-from tests.conftest import ROOT, save_mlp
+from tests.conftest import save_mlp
 
 TINY = ["--samples", "60", "--steps", "2", "--epochs", "1", "--student", "linear"]
 SETS = ["--", "--set", "set_size=30"]
 
 
 @pytest.fixture
-def methods() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("methods", ROOT / "examples" / "benchmarks" / "methods.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def methods(example: Callable[[str], ModuleType]) -> ModuleType:
+    return example("benchmarks/methods.py")
 
 
 @pytest.fixture

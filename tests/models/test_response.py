@@ -35,7 +35,7 @@ def classifier(scale: float, spec: InputSpec) -> Classifier:
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
 def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], fix: str, scale: float) -> None:
     spec = InputSpec(shape)
-    found = measure_response(classifier(scale, spec), 0.0)
+    found = measure_response(classifier(scale, spec), 1000)
     assert found.scale is not None
     assert scale / 10 <= found.scale <= scale
     assert f"about {found.scale:g}" in found.sentence()
@@ -51,10 +51,12 @@ def test_a_constant_responds_to_nothing() -> None:
     assert "no scale that was tried" in found.sentence()
 
 
-def test_a_slow_network_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_network_gets_fewer_scales_and_a_giant_none(monkeypatch: pytest.MonkeyPatch) -> None:
     network = classifier(1.0, InputSpec((6,)))
-    found = measure_response(network, 1.0)
+    for operations, scales in ((response.WORK / 24, 6), (response.WORK / 8, 4), (response.WORK / 3, 3)):
+        assert len(measure_response(network, int(operations)).changes) == scales
+    found = measure_response(network, int(response.WORK))
     assert found.changes == {}
     assert "not measured" in found.sentence()
-    monkeypatch.setattr(response, "SECONDS", 0.0)
-    assert list(measure_response(network, 0.0).changes) == [1.0, 100.0, 10.0]
+    monkeypatch.setattr(response, "SECONDS", -1.0)
+    assert measure_response(network, 1000).changes == {}

@@ -29,7 +29,8 @@ Written by `python -m tests.models.onnx.export_matrix --out results.jsonl`, then
 A file is right if, at batch 1, 4 and 7, the scores of the opened module are within 1e-4 of those of the
 original module and of the file in onnxruntime, and its gradient with respect to the input is within 1e-3 of
 the original's, relative to the greatest value. Where float32 gradients differ by more, a ReLU may stand at its
-kink: both are then computed in float64. The weights are random and scaled so that the scores depend on the
+kink: both are then computed in float64, on up to four inputs, since a weight that the exporter has folded and
+rounded can move a kink there too. The weights are random and scaled so that the scores depend on the
 input. The legacy exporter has no fused attention at opset 13: there it is written out before the export.
 The last three columns of the second table are the greatest differences found in any of the files.
 """
