@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from cake_cli.catalog import FAMILIES, OWN, STUDENTS, TORCHVISION_NAMES, base_name, is_named, read_student, relatives
+from cake_cli.catalog import (
+    FAMILIES,
+    OWN,
+    STUDENTS,
+    TORCHVISION_NAMES,
+    base_name,
+    is_named,
+    read_student,
+    relatives,
+    short_name,
+)
 from cake_cli.errors import UsageError
 
 
@@ -104,3 +114,12 @@ def test_a_name_like_no_other_has_no_suggestion() -> None:
     with pytest.raises(UsageError) as caught:
         base_name("qqqq")
     assert caught.value.what == "there is no student 'qqqq'"
+
+
+@pytest.mark.parametrize(("text", "short"), [
+    ("mlp:64,64", "mlp:64,64"), ("same", "same"), ("timm:resnet10t", "timm:resnet10t"),
+    ("/home/me/nets.py:make", "nets.py:make"), ("runs/a/student.safetensors", "a"), ("w/mine.safetensors", "mine"),
+    ("student.safetensors", "student"),
+])  # fmt: skip
+def test_what_a_student_is_called_without_folders(text: str, short: str) -> None:
+    assert short_name(text) == short

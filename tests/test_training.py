@@ -215,3 +215,26 @@ def test_a_batch_too_small_to_share_is_refused(config: Config, bank: SampleBank,
     run = RunDirectory.create(tmp_path / "run", few, command="train", force=False)
     with pytest.raises(UsageError, match="a batch of 3 samples cannot be shared by 2 ranks"):
         training.train_student(prepare(few, student=True), run, bank, SILENT, Ranks(0, 2))
+
+
+# --- a start from weights -----------------------------------------------------------------------------------------
+
+
+def test_a_student_starts_from_weights_and_its_header_says_so(config: Config, real: str, tmp_path: Path) -> None:
+    first = run_of(with_training(config, lr=0.1), tmp_path / "first")
+    onwards = replace(config, student=replace(config.student, weights=str(first.path)))
+    run = run_of(with_training(onwards, lr=1e-9), tmp_path / "second")
+    before, after = (load_student(one.student_path) for one in (first, run))
+    assert all(
+        torch.allclose(a, b, atol=1e-5)
+        for a, b in zip(before.module.parameters(), after.module.parameters(), strict=True)
+    )
+    assert after.facts["cake.start_sha256"] == sha256(first.student_path)
+    assert after.facts["cake.data_free"] == "true"
+    taught = run_of(with_training(onwards, real_data=real), tmp_path / "third")
+    origin = load_student(taught.student_path).facts["cake.origin"]
+    assert origin.startswith("trained with real data: NOT data-free; started from the weights of a file")
+    again = replace(config, student=replace(config.student, weights=str(taught.path)))
+    blueprint = prepare(again, student=True).student
+    assert blueprint is not None
+    assert blueprint.note.endswith("which real data trained")

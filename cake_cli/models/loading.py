@@ -93,8 +93,7 @@ def is_weights(path: Path) -> bool:
 
 
 def takes_arch(path: Path) -> bool:
-    """Whether `--arch` has to do with a file: weights that do not say of which architecture they are, and students
-    that one's own code made.
+    """Whether `--arch` has to do with a file: weights that do not name theirs, students that one's own code made.
 
     Raises:
         ModelFileError: if it is missing or of no known kind.

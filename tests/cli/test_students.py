@@ -111,8 +111,10 @@ def test_a_student_that_does_not_fit_is_refused_before_synthesis(cake: Cake, mlp
 
 def test_own_code_from_distil_to_evaluate(cake: Cake, mlp_file: Path, heldout: Path, code: Path):
     student = f"{code}:make"
-    outcome = cake("distill", mlp_file, *SYNTHESIS, *TRAINING, "--student", student, "--no-report", "-o", "run")
+    common = ["distill", mlp_file, *SYNTHESIS, *TRAINING, "--no-report", "--export", "torchscript"]
+    outcome = cake(*common, "--student", student, "-o", "run")
     assert outcome.code == 0, outcome.err
+    assert Path("run/student.torchscript").is_file()
     assert record(Path("run"))["student"]["code_sha256"] == sha256(code)
     ran = Path("runs.txt").read_text()
     looked = cake("inspect", "run/student.safetensors")
@@ -139,6 +141,35 @@ def test_resume_goes_on_only_with_the_same_code(cake: Cake, mlp_file: Path, code
     assert "the file of the student's code has changed since run was started" in said
 
 
+def test_several_of_any_kind_from_one_bank(cake: Cake, bank: Path, mlp_file: Path, code: Path):
+    """The folder of one's own code names no folder of this machine, and its change is noticed for each student."""
+    several = ["--student", f"{code}:make", "--student", "vit:dim=8,depth=1,heads=2", "--student", "mlp:8"]
+    outcome = cake("train", bank, *TRAINING, *several, "--teacher", mlp_file, "--no-report", "-o", "run", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)["students"]
+    folders = ["own.py-make", "vit-dim-8-depth-1-heads-2", "mlp-8"]
+    assert [one["student"] for one in found.values()] == [f"run/students/{x}/student.safetensors" for x in folders]
+    assert next(iter(found)) == f"{code.resolve()}:make"
+    lines = [" ".join(line.split()) for line in outcome.err.splitlines()]
+    assert any(line.startswith("student own.py:make 51 params (0.16x), 48 multiply-adds (0.16x), ") for line in lines)
+    assert any("vit:dim=8,depth=1,heads=2" in line and "multiply-adds" in line for line in lines)
+    code.write_text(CODE + "# changed\n")
+    assert "code has changed since run was started" in refusal(cake("resume", "run"), 4)
+
+
+def test_two_names_of_one_architecture_are_two_students(cake: Cake, distilled: Path):
+    both = ["--student", "same", "--student", "mlp:8"]
+    outcome = cake("distill", distilled, *SYNTHESIS, *TRAINING, *both, "--no-report", "-o", "both", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)["students"]
+    assert [(name, one["architecture"]) for name, one in found.items()] == [("same", "mlp:8"), ("mlp:8", "mlp:8")]
+
+
+def test_bench_refuses_a_student_before_it_measures(cake: Cake, mlp_file: Path):
+    said = refusal(cake("bench", mlp_file, "--student", "vgg11", "--seconds", "600"), 2)
+    assert "vgg11 cannot take inputs of 1x4x4" in said
+
+
 def test_a_student_teaches_and_is_gone_on_with(cake: Cake, distilled: Path):
     teacher = distilled / "student.safetensors"
     common = [*SYNTHESIS, *TRAINING, "--no-report"]
@@ -161,6 +192,7 @@ def test_weights_to_start_from(cake: Cake, mlp_file: Path, distilled: Path):
     outcome = cake(*common, "--student", "mlp:8", "--init", distilled / "student.safetensors", "-o", "new")
     assert outcome.code == 0, outcome.err
     assert "starts from run/student.safetensors" in outcome.err
+    assert "what the first weights saw is your own claim" in outcome.err
     assert record(Path("new"))["student"]["init"].endswith("student.safetensors")
     said = refusal(cake(*common, "--student", "mlp:9", "--init", distilled, "-o", "other"), 3)
     assert "not those of mlp:9 for this teacher, but of mlp:8 with 3 classes" in said

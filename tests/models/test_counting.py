@@ -19,7 +19,6 @@ def multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
     return counted_of(Classifier(module, InputSpec(shape), classes=4, name="m", sha256=""))
 
 
-
 @pytest.mark.parametrize("name", ["cnn", "resnet18", "vit", "mobilenet_v3_small", "swin_t"])
 def test_as_torch_counts(name: str) -> None:
     torch.manual_seed(0)

@@ -58,10 +58,16 @@ def write(source: Path, format: ExportFormat, **options: object) -> exporting.Ex
         ("linear", (4,), "onnx torchscript pt2"),
         ("mlp:8", (1, 4, 4), "torchscript pt2"),
         ("resnet4", (3, 8, 8), "onnx torchscript pt2"),
+        ("vit:patch=2,dim=8,depth=1,heads=2", (1, 8, 8), "onnx torchscript pt2"),
+        ("wrn-10-1", (1, 8, 8), "onnx"),
+        ("squeezenet1_1", (1, 16, 16), "onnx"),
+        ("timm:test_vit", (2, 32, 48), "onnx"),
     ],
     ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
 )
 def test_every_student_comes_back_the_same(tmp_path: Path, architecture: str, shape: tuple[int, ...], formats: str):
+    if architecture.startswith("timm:"):
+        pytest.importorskip("timm")
     source = student(tmp_path, architecture, shape)
     original = load_classifier(source)
     rows = torch.randn(4, *shape)

@@ -16,8 +16,9 @@ from cake_cli.catalog import TORCHVISION
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import EnvironmentFault, ModelFileError, UsageError
 from cake_cli.models.architectures import build_student
+from cake_cli.models.formats import sniff
 from cake_cli.models.loading import load_classifier
-from cake_cli.models.weights import Weights, fitting, naming
+from cake_cli.models.weights import Weights, command, fitting, naming, read_weights
 from cake_cli.models.weights import torchvision as table
 from tests.conftest import Outcome
 
@@ -99,6 +100,8 @@ def test_a_small_image_resnet_is_ours(tmp_path: Path) -> None:
 def test_an_mlp_needs_no_shape(tmp_path: Path) -> None:
     save_file(build_student("mlp:9", (12,), 4).state_dict(), tmp_path / "w.safetensors")
     assert load_classifier(tmp_path / "w.safetensors", TeacherConfig(arch="mlp:9")).spec.shape == (12,)
+    weights = read_weights(sniff(tmp_path / "w.safetensors"))
+    assert command(weights, fitting(weights)).endswith("--arch mlp:9 --input-shape 12 --student mlp")
 
 
 @pytest.fixture
