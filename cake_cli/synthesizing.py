@@ -76,6 +76,8 @@ def synthesize(
                 stage.conclude(_told(bank, health))
                 reporter.note(f"   {health.describe_labels()}")
                 reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
+                if (doubt := health.doubt()) is not None:
+                    reporter.warn(doubt)
         if ranks.is_first:
             if not ranks.is_alone:
                 _tell_of_the_others(bank, reporter, run)

@@ -204,7 +204,8 @@ def test_the_manifest_says_how_each_set_came_out(config: Config, tmp_path: Path)
     bank = synthesizing.synthesize(prepare(two, student=False), tmp_path / "bank", SILENT)
     for shard in bank.manifest["shards"]:
         columns = shard["set_health"]
-        assert set(columns) == {"on_target", "confidence", "entropy", "histogram", "saturated", "dead", "redrawn"}
+        known = {"on_target", "confidence", "entropy", "histogram", "saturated", "dead", "redrawn", "variety"}
+        assert set(columns) == known
         assert {len(column) for column in columns.values()} == {2}
         assert [sum(counts) for counts in columns["histogram"]] == [30, 30]
         assert shard["health"]["on_target"] == pytest.approx(sum(columns["on_target"]) / 2)

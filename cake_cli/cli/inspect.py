@@ -150,6 +150,7 @@ def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
         parts = [f"on target {health['on_target']:.1%}"] if described["aimed"] else []
         parts += [f"confidence {health['confidence']:.2f}", f"balance {health['balance']:.2f}"]
         parts += [f"{name} {health[name]:.1%}" for name in ("saturated", "dead") if health[name] is not None]
+        parts += [f"variety {health['variety']:.2f}"] if health["variety"] is not None else []
         rows.append(("health", ", ".join(parts)))
     return rows
 

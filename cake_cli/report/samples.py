@@ -81,10 +81,11 @@ def health_facts(record: Mapping[str, Any], labels: tuple[str, ...]) -> list[tup
         ("Entropy of the labels", f"{figure(dig(health, 'entropy'))} nats", "0 is certainty"),
         ("Saturated", percent(dig(health, "saturated")), "with a probability of 1: their soft label is a hard one"),
         ("Dead", percent(dig(health, "dead")), _redrawn(dig(health, "redrawn"))),
+        ("Variety", figure(dig(health, "variety")), "share of the variance within classes: at 0 each is one picture"),
         ("Balance", figure(dig(synthesis, "balance")), _balance(dig(health, "histogram"), labels)),
     ]
     known = {"Samples": "samples", "On target": "on_target", "Mean confidence": "confidence"}
-    known |= {"Entropy of the labels": "entropy", "Saturated": "saturated", "Dead": "dead"}
+    known |= {"Entropy of the labels": "entropy", "Saturated": "saturated", "Dead": "dead", "Variety": "variety"}
     return [
         fact
         for fact in facts

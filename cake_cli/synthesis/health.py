@@ -19,6 +19,8 @@ MANY_DEAD = 0.2
 """Share of dead samples that makes them the likely cause of a collapse."""
 MOST_LISTED = 20
 """Classes whose counts fit in a line."""
+ALIKE = 0.02
+"""Variety below which the samples of a class are as good as one."""
 EARLY_SHARE = 0.2
 EARLY_SAMPLES = 500
 """What must be there before a bank that is not finished can count as degenerate. The sets with the largest step
@@ -45,6 +47,9 @@ class Health:
     """Share at whose starting point the teacher had no gradient, after redrawing; None where none was asked for."""
     redrawn: int = 0
     """Samples whose starting point was drawn again for that reason."""
+    variety: float | None = None
+    """Share of the inputs' variance that lies within their most probable classes, 0 to 1: near 0 where each class is
+    one picture again and again, as of a generator that has collapsed. None where too few of a class are there."""
 
     @property
     def balance(self) -> float:
@@ -71,6 +76,7 @@ class Health:
             saturated=float((samples.logits.softmax(dim=1).amax(dim=1) >= 1).float().mean()),
             dead=None if dead is None else float(dead.float().mean()),
             redrawn=0 if redrawn is None else int(redrawn.sum()),
+            variety=_variety(samples.inputs, predicted),
         )
 
     @staticmethod
@@ -104,6 +110,7 @@ class Health:
             saturated=mean_if_known("saturated"),
             dead=mean_if_known("dead"),
             redrawn=sum(part.redrawn for part in listed),
+            variety=mean_if_known("variety"),
         )
 
     @staticmethod
@@ -130,7 +137,30 @@ class Health:
         parts += [] if self.saturated is None else [f"saturated {self.saturated:.1%}"]
         parts += [] if self.dead is None else [f"dead {self.dead:.1%}"]
         parts += [f"redrawn {self.redrawn:,}"] if self.redrawn else []
+        parts += [] if self.variety is None else [f"variety {self.variety:.2f}"]
         return "   ".join(parts)
+
+    def doubt(self) -> str | None:
+        """What to say of samples that are hardly worth a student's time, though they cover the classes."""
+        if self.variety is None or self.variety >= ALIKE:
+            return None
+        return (
+            f"the samples of a class are nearly alike (variety {self.variety:.1%}), so a student learns one picture "
+            "of each: another --method, or --noise both"
+        )
+
+
+def _variety(inputs: Tensor, classes: Tensor) -> float | None:
+    """See `Health.variety`; of inputs (N, *shape) by class (N,), both on one device."""
+    found, which = torch.unique(classes, return_inverse=True)
+    rows, count = inputs.flatten(1).double(), len(found)  # (N, D)
+    if len(rows) < 2 * count:
+        return None
+    sizes = torch.bincount(which).double()[:, None]  # (C, 1)
+    centres = rows.new_zeros(count, rows.shape[1]).index_add_(0, which, rows) / sizes  # (C, D)
+    within = float((rows - centres[which]).square().sum()) / (len(rows) - count)
+    whole = float((rows - rows.mean(dim=0)).square().sum()) / (len(rows) - 1)
+    return round(min(1.0, within / whole), 4) if whole > 0 else 0.0
 
 
 def require_spread(health: Health, *, planned: int) -> None:

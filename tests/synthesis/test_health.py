@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -78,6 +80,33 @@ def test_sets_are_measured_one_by_one() -> None:
     assert columns["on_target"] == [1.0, 0.0]
     assert (columns["dead"], columns["redrawn"]) == ([1.0, 0.0], [0, 0])
     assert Health.combine(parts) == Health.of(samples(logits), dead=MASK[:4])
+
+
+def test_variety_is_the_share_of_the_variance_within_classes() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.eye(4).repeat(50, 1)  # (200, 4): the classes in turn
+    centres = torch.randn(4, 1, 3, 3, generator=draw).repeat(50, 1, 1, 1)
+    noise = torch.randn(200, 1, 3, 3, generator=draw)
+
+    def variety(inputs: torch.Tensor) -> float:
+        found = Health.of(replace(samples(logits), inputs=inputs)).variety
+        assert found is not None
+        return found
+
+    assert variety(noise) == pytest.approx(1.0, abs=0.02)
+    assert variety(centres) == 0.0
+    means = centres[:4].flatten(1)
+    expected = 1 / (1 + float((means - means.mean(dim=0)).square().sum(dim=1).mean()) / 9)  # unit variance within
+    assert variety(centres + noise) == pytest.approx(expected, abs=0.05)
+    assert Health.of(samples(torch.eye(4))).variety is None, "one sample of a class says nothing"
+
+
+def test_classes_of_one_picture_each_are_warned_of() -> None:
+    alike, varied = replace(health((50, 50)), variety=0.001), replace(health((50, 50)), variety=0.4)
+    assert "nearly alike (variety 0.1%)" in str(alike.doubt())
+    assert (varied.doubt(), health((50, 50)).doubt()) == (None, None)
+    assert varied.describe_labels().endswith("variety 0.40")
+    assert Health.combine([alike, varied]).variety == pytest.approx(0.2005)
 
 
 def test_classes_are_listed_while_they_fit() -> None:
