@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from cake_cli.address import as_address
 from cake_cli.config import Config, TeacherConfig
 from cake_cli.data import TEACHER, Evaluation, at_chance, evaluate, open_heldout, read_class_map
 from cake_cli.errors import AgreementMissed, DataError, ModelFileError, UsageError
@@ -157,19 +158,26 @@ def assess(
     _warn_of_chance(found, reporter)
     everyone = ready if judge is None else {TEACHER: judge, **ready}
     speeds = _speeds(everyone, first.spec.shape, hardware, reporter) if speed else {}
-    rows = {name: Assessed(str(files[name]), found[name], sizes[name], speeds.get(name)) for name in everyone}
+    rows = {
+        name: Assessed(as_address(files[name]) or str(files[name]), found[name], sizes[name], speeds.get(name))
+        for name in everyone
+    }
     measured = rows.pop(TEACHER, None)
     return Assessment(heldout.name, hardware.describe(), heldout.notes, measured, tuple(rows.values()))
 
 
 def _where_it_applies(files: Mapping[str, Path], stated: Mapping[str, TeacherConfig]) -> dict[str, TeacherConfig]:
-    """The settings of each file, without an architecture for those that have no use for one.
+    """The settings of each file, without an architecture or a token for those that have no use for one.
 
     Raises:
         UsageError: if an architecture is stated, and none of the files that it is for has a use for it.
     """
+    asked = {name for name, file in files.items() if as_address(file) is not None}
     found = {name: settings if takes_arch(files[name]) else replace(settings, arch=None)
              for name, settings in stated.items()}  # fmt: skip
+    if asked:
+        found = {name: settings if name in asked else replace(settings, token_env=None)
+                 for name, settings in found.items()}  # fmt: skip
     for name, settings in stated.items():
         alike = [other for other, others in stated.items() if others.arch == settings.arch]
         if settings.arch is not None and not any(found[other].arch for other in alike):
@@ -188,7 +196,7 @@ def _mended(models: Iterable[Classifier]) -> Iterable[str]:
 
 def _key(path: Path) -> str:
     """What a model is called among the results; not as the teacher is."""
-    return f"./{path}" if str(path) == TEACHER else str(path)
+    return f"./{path}" if str(path) == TEACHER else as_address(path) or str(path)
 
 
 def _require_alike(first: Classifier, models: Iterable[Classifier]) -> None:

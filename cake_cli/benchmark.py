@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from cake_cli.errors import NoGradient
 from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.trainer import train
@@ -69,6 +70,13 @@ def measure(prepared: Prepared, *, seconds: float, student: str | None = None) -
     """
     if prepared.teacher is None:
         raise ValueError("a benchmark needs a teacher")
+    why = prepared.teacher.no_gradient
+    if why is not None or prepared.config.synthesis.gradients == "estimated":
+        raise NoGradient(
+            f"{prepared.teacher.name} has no gradient{f' ({why})' if why else ' that would be asked for'}, and the "
+            "benchmark is of steps along it",
+            "bench a teacher that has one",
+        )
     subject, blueprint = prepared.subject, None
     if student is not None:
         blueprint = plan_student(student, subject.spec.shape, subject.classes, teacher=prepared.teacher)

@@ -7,6 +7,7 @@ written here and nowhere else. Weights and step sizes are those of the method (B
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +20,7 @@ from cake_cli.synthesis_config import (
     BankFormat,
     Bounds,
     Contrastive,
+    Gradients,
     Init,
     Method,
     Noise,
@@ -41,6 +43,7 @@ __all__ = [
     "Config",
     "Contrastive",
     "EvaluationConfig",
+    "Gradients",
     "HardwareConfig",
     "Init",
     "Labels",
@@ -62,7 +65,7 @@ __all__ = [
     "parse_duration",
 ]
 
-Outputs = Literal["auto", "logits", "log-probs", "probs"]
+Outputs = Literal["auto", "logits", "log-probs", "probs", "labels"]
 Labels = Literal["soft", "hard"]
 LossName = Literal["ce", "kl", "logits"]
 View = Literal["mix", "shift", "flip", "noise"]
@@ -77,7 +80,8 @@ class TeacherConfig:
     """The model file that is to be copied, and what it does not say of itself."""
 
     file: str | None = None
-    """Path of the model: a file, a folder in the Hugging Face layout, or FILE.py:FUNCTION, whose code is run."""
+    """Path of the model: a file, a folder in the Hugging Face layout, FILE.py:FUNCTION, whose code is run, or the
+    address of an endpoint, http://... or https://..., that answers JSON."""
     arch: str | None = None
     """Architecture of weights: torchvision's, of `cake students`, timm:NAME, or FILE.py:FUNCTION, whose code is run."""
     classes: int | None = None
@@ -93,9 +97,18 @@ class TeacherConfig:
     input_range: tuple[float, ...] | None = None
     """Lowest and highest raw value, such as 0,255 for a file that takes bytes."""
     outputs: Outputs = "auto"
-    """What the file's output is; auto reads it from the graph."""
+    """What the file's output is; auto reads it from the graph; labels uses the most probable class alone."""
     output: str | None = None
     """Name of the output to use, where the file has several."""
+    token_env: str | None = None
+    """Name of the environment variable that holds an endpoint's token, sent as Authorization: Bearer, or a whole
+    header, NAME: VALUE. The token itself is never written down."""
+    request_rows: int | None = None
+    """Rows of one request to an endpoint; by default as many as make about half a megabyte."""
+    timeout: float = 60.0
+    """Seconds that one answer of an endpoint may take."""
+    retries: int = 5
+    """How often a request is sent again where the endpoint is busy or does not answer."""
     verify: bool = True
     """Check batches, row independence, gradients and agreement with onnxruntime on load."""
 
@@ -109,6 +122,18 @@ class TeacherConfig:
                 "--input-range 0,255",
             ),
             ((self.mean is None) == (self.std is None), "--mean and --std belong together", "give both"),
+            (
+                self.request_rows is None or self.request_rows > 0,
+                "request_rows must be positive",
+                "--set teacher.request_rows=16",
+            ),
+            (self.timeout > 0, "timeout must be positive", "--set teacher.timeout=60"),
+            (self.retries >= 0, "retries cannot be negative", "--set teacher.retries=5"),
+            (
+                self.token_env is None or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.token_env) is not None,
+                "--token-env takes the name of an environment variable, not the token",
+                "export CAKE_TOKEN=..., and --token-env CAKE_TOKEN",
+            ),
         )
 
 

@@ -5,6 +5,7 @@ The tree, with the exit code of each branch (`cli/failures.py` is the one place 
     CakeError
     ├── UsageError           2   flags, configuration, an output that exists
     ├── ModelFileError       3   a model file that cannot be a teacher or a student
+    │   └── NoGradient       3   it gives outputs and no gradient: it can be asked, and not followed
     ├── DataError            4   a held-out set or a sample bank
     ├── EnvironmentFault     5   device, memory, disk, a missing extra
     ├── RunError             6   not finite, degenerate samples
@@ -45,6 +46,10 @@ class ModelFileError(CakeError):
     """A model file is missing, damaged, of an unknown kind, or not a classifier."""
 
     exit_code = 3
+
+
+class NoGradient(ModelFileError):
+    """A model that gives outputs and has no gradient in its input: a black box."""
 
 
 class DataError(CakeError):

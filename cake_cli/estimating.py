@@ -151,6 +151,8 @@ def _plan_within(prepared: Prepared, budget: float, ranks: Ranks) -> SetPlan:
 def _synthesis_seconds(prepared: Prepared, teacher: Classifier) -> float:
     """From a wave of one step, and of more where that is quick: what comes before and after the steps stands alone."""
     settings, plan, hardware = prepared.config.synthesis, prepared.plan, prepared.hardware
+    if teacher.seconds_a_row is not None:  # nothing is asked only to know how long it takes
+        return teacher.seconds_a_row * prepared.planned_passes.forward
     engine = build_engine(settings, teacher, plan, seed=0, hardware=hardware)
     if settings.method == "generative":
         return _generative_seconds(prepared, engine)
@@ -197,9 +199,7 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             batch,
             heldout=None,
             loss=distillation_loss(settings.labels, settings.temperature, settings.loss),
-            views=Views(settings.views, prepared.teacher, hardware)
-            if settings.views and prepared.teacher is not None
-            else None,
+            views=Views(settings.views, prepared.teacher, hardware) if _times_views(prepared) else None,
             epochs=1,
             batch_size=rows,
             lr=1e-6,
@@ -210,8 +210,15 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             stage=SILENT.stage("probe", 1, ""),
         )
 
+    asked = 0.0 if not settings.views or prepared.teacher is None else prepared.teacher.seconds_a_row or 0.0
     spent, rows = _quick_step(one_step, 8, min(settings.batch_size, prepared.learned_rows), hardware)
-    return spent / rows * settings.epochs
+    return (spent / rows + asked) * settings.epochs
+
+
+def _times_views(prepared: Prepared) -> bool:
+    """Whether the teacher's labels of views are timed with a step: not where each of them may cost."""
+    teacher = prepared.teacher
+    return bool(prepared.config.training.views) and teacher is not None and teacher.seconds_a_row is None
 
 
 def _quick_step(one_step: Callable[[int], None], few: int, many: int, hardware: Hardware) -> tuple[float, int]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from cake_cli.address import as_address
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
 from cake_cli.models.counting import multiply_adds
 from cake_cli.models.formats import sniff, weights_file
 from cake_cli.models.loading import load_classifier, uncoded_student, unnamed_weights
-from cake_cli.models.response import measure_response
+from cake_cli.models.response import Response, measure_response
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
@@ -101,10 +102,10 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         return _describe_weights(weights)
     model = load_classifier(path, settings)
     operations = multiply_adds(model)
-    response = measure_response(model, operations)
+    response = Response() if model.seconds_a_row is not None else measure_response(model, operations)
     return {
         "kind": "student" if model.architecture else "teacher",
-        "path": str(path),
+        "path": as_address(path) or str(path),
         "flags": teacher_flags(settings),
         "name": model.name,
         "sha256": model.sha256,
@@ -117,12 +118,13 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         "response": {
             "scale": response.scale,
             "changes": dict(sorted(response.changes.items())),
-            "text": response.sentence(),
+            "text": response.sentence() if model.seconds_a_row is None else "not asked: each row may cost",
         },
         "doubts": [doubt for doubt in (response.doubt(model.spec),) if doubt],
         "classes": model.classes,
         "class_names": model.class_names,
         "output_kind": model.output_kind,
+        "no_gradient": model.no_gradient,
         "converter": model.converter,
         "batching": model.batching,
         "mends": list(model.mends),

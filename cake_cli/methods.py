@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cake_cli.config import TV_WEIGHT, SynthesisConfig
-from cake_cli.errors import UsageError
+from cake_cli.errors import NoGradient, UsageError
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import SoftNearestNeighbour, Triplet, contrastive_mse
-from cake_cli.synthesis.engine import Engine, SetPlan
+from cake_cli.synthesis.engine import Engine, Passes, SetPlan
+from cake_cli.synthesis.estimated import Estimator
 from cake_cli.synthesis.generative import GeneratorTraining
 from cake_cli.synthesis.generator import Generator, build_network
 from cake_cli.synthesis.objective import Objective, cake_objective
@@ -45,6 +48,83 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
             f"{classes} classes",
             f"--set synthesis.set_size={enough}",
         )
+
+
+def require_gradient(settings: SynthesisConfig, teacher: Classifier) -> None:
+    """Refuses a teacher without a gradient, unless it is only asked.
+
+    Raises:
+        NoGradient: with why there is none, and how it can be a teacher all the same.
+        UsageError: if its labels are to be followed, which move nowhere but on the boundary.
+    """
+    why, own = teacher.no_gradient, settings.gradients
+    if why is None:
+        return
+    asked = "--method smooth-noise" if teacher.spec.is_image else "--method noise"
+    if own == "exact" or (own == "auto" and not settings.only_labels):
+        needs = "--gradients exact" if own == "exact" else f"--method {settings.method}"
+        ways = ["give a model that has one", f"{asked}, which asks it for labels alone"]
+        if teacher.output_kind != "labels":
+            ways.insert(0, "--gradients estimated, which works it out from outputs alone")
+        raise NoGradient(f"{teacher.name} has no gradient ({why}), and {needs} needs one", "; or ".join(ways))
+    if own == "estimated" and teacher.output_kind == "labels" and not settings.only_labels and settings.directions:
+        raise UsageError(
+            f"{teacher.name} gives labels, which move nowhere but on the boundary: no gradient can be estimated",
+            f"{asked}, which asks for labels alone; or a teacher that gives scores",
+        )
+
+
+def estimator_of(settings: SynthesisConfig, spec: InputSpec) -> Estimator | None:
+    """How gradients are estimated; None where they are computed, or no steps are taken."""
+    if settings.gradients != "estimated" or settings.only_labels:
+        return None
+    return Estimator(spec.shape, settings.directions, settings.smoothing, settings.frequencies if spec.is_image else 0)
+
+
+def passes_of(settings: SynthesisConfig, spec: InputSpec, samples: int) -> Passes:
+    """What so many samples cost the teacher, but for starting points that are drawn again."""
+    steps = 0 if settings.only_labels else settings.steps
+    estimator = estimator_of(settings, spec)
+    if estimator is not None:
+        return Passes(forward=samples * (estimator.queries * steps + 1))
+    return Passes(forward=samples * (steps + 1), backward=samples * steps)
+
+
+def within_queries(settings: SynthesisConfig, spec: InputSpec, set_size: int) -> SynthesisConfig:
+    """The settings with as many samples, or steps, as `queries` pays for; as they are without such a limit.
+
+    Args:
+        settings: of the synthesis.
+        spec: the teacher's input.
+        set_size: B, of which samples are made.
+
+    Raises:
+        UsageError: if it does not even pay for one set, or one step.
+    """
+    budget = settings.queries
+    if budget is None:
+        return settings
+    if settings.samples is None or settings.only_labels:
+        each = passes_of(settings, spec, set_size).forward
+        sets = budget // each
+        if settings.samples is not None:
+            sets = min(sets, -(-settings.samples // set_size))
+        if not sets:
+            fewer = "" if settings.only_labels else ", fewer --steps or --set synthesis.directions"
+            raise UsageError(
+                f"one set of {set_size} samples takes {each:,} queries, and --queries is {budget:,}",
+                f"--queries {each}{fewer}, or a smaller --set synthesis.set_size",
+            )
+        return replace(settings, samples=sets * set_size)
+    samples = -(-settings.samples // set_size) * set_size
+    one = passes_of(replace(settings, steps=1), spec, samples).forward
+    steps = min(settings.steps, (budget - samples) // (one - samples))
+    if steps < 1:
+        raise UsageError(
+            f"{samples:,} samples of one step take {one:,} queries, and --queries is {budget:,}",
+            f"--queries {one}, fewer --samples, or fewer --set synthesis.directions",
+        )
+    return replace(settings, steps=steps)
 
 
 def objective_of(settings: SynthesisConfig, teacher: Classifier, hardware: Hardware) -> Objective:

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from cake_cli.address import as_address
 from cake_cli.catalog import short_name
 from cake_cli.data import Evaluation, evaluate
 from cake_cli.errors import AgreementMissed, DataError
@@ -193,12 +194,14 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         "class_names": subject.class_names,
     }
     if teacher is not None:
+        named = prepared.config.teacher.file or ""
         about |= {
             "name": teacher.name,
-            "path": str(Path(prepared.config.teacher.file or "").resolve()),
+            "path": as_address(named) or str(Path(named).resolve()),
             "parameters": teacher.parameters,
             "size": None if prepared.teacher_size is None else asdict(prepared.teacher_size),
             "output_kind": teacher.output_kind,
+            "no_gradient": teacher.no_gradient,
             "converter": teacher.converter,
             "batching": teacher.batching,
             "mends": list(teacher.mends),

@@ -12,7 +12,16 @@ from cake_cli.data import HeldOut, open_heldout, read_class_map
 from cake_cli.distillation.views import require_possible
 from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
-from cake_cli.methods import check_choices, objective_of, space_of, update_of
+from cake_cli.methods import (
+    check_choices,
+    estimator_of,
+    objective_of,
+    passes_of,
+    require_gradient,
+    space_of,
+    update_of,
+    within_queries,
+)
 from cake_cli.models.blueprint import Blueprint, check_named, plan_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.counting import Size, size_of
@@ -22,7 +31,7 @@ from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
-from cake_cli.synthesis.engine import Engine, SetPlan, plan_sets
+from cake_cli.synthesis.engine import Engine, Passes, SetPlan, plan_sets
 from cake_cli.synthesis.noise import step_size
 
 VALUES_PER_PASS = 1_500_000
@@ -100,6 +109,13 @@ class Prepared:
         return self.plan.samples if self.bank is None else len(self.bank)
 
     @property
+    def planned_passes(self) -> Passes:
+        """What synthesis will ask the teacher, but for starting points that are drawn again."""
+        if not self.synthesizes:
+            return Passes()
+        return passes_of(self.config.synthesis, self.subject.spec, self.plan.samples)
+
+    @property
     def outside_contract(self) -> tuple[str, ...]:
         """What is or was used of the teacher beyond its outputs and their gradient in the input."""
         return self.config.synthesis.outside_contract if self.bank is None else self.bank.outside_contract
@@ -149,8 +165,12 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if bank is not None:
         plan = bank.plan
     else:
-        plan = NO_SETS if student and config.real_alone else _plan(config.synthesis, subject.classes, hardware)
+        plan = NO_SETS
+        if not (student and config.real_alone):
+            config = _within_queries(config, subject)
+            plan = _plan(config.synthesis, subject.classes, hardware)
     if plan.sets and bank is None and teacher is not None:
+        require_gradient(config.synthesis, teacher)
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
         objective_of(config.synthesis, teacher, hardware)
     spec, classes, start = subject.spec, subject.classes, config.student.weights
@@ -214,6 +234,15 @@ def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
     return Subject(teacher.spec, teacher.classes, teacher.class_names, teacher.sha256)
 
 
+def _within_queries(config: Config, subject: Subject) -> Config:
+    """The configuration with what `--queries` pays for."""
+    settings = config.synthesis
+    if settings.queries is None:
+        return config
+    one = plan_sets(samples=1, classes=subject.classes, groups=settings.groups, set_size=settings.set_size)
+    return replace(config, synthesis=within_queries(settings, subject.spec, one.set_size))
+
+
 def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPlan:
     if settings.samples == 0:
         raise UsageError("--samples 0 makes no bank", "--samples 8000")
@@ -244,7 +273,8 @@ def build_engine(
         )
         for position in plan.positions
     )
-    unit = plan.set_size if objective.whole_sets else plan.groups
+    estimator = estimator_of(settings, teacher.spec)
+    unit = plan.set_size if objective.whole_sets or estimator is not None else plan.groups
     rows = max(1, VALUES_PER_PASS // (teacher.spec.values * unit)) * unit
     generative = settings.method == "generative"
     return Engine(
@@ -262,6 +292,7 @@ def build_engine(
         space=space_of(settings, teacher.spec, hardware),
         redraws=settings.redraws,
         generator_steps=settings.steps if generative else 0,
+        estimator=estimator,
     )
 
 

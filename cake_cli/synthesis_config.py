@@ -28,6 +28,7 @@ Noise = Literal["implicit", "langevin", "both", "none"]
 Optimizer = Literal["sgd", "adam"]
 Bounds = Literal["none", "clamp", "reparametrise"]
 BankFormat = Literal["safetensors", "npz", "png"]
+Gradients = Literal["auto", "exact", "estimated"]
 
 DEFAULT_SAMPLES = 8_000
 _DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -86,6 +87,19 @@ class SynthesisConfig:
     """Copies of the finished bank beside its safetensors shards: npz, or png, a folder of images for each class."""
     steps: int = 100
     """Gradient steps on each sample; with --method generative, updates of the generator for each set."""
+    gradients: Gradients = "auto"
+    """auto: the teacher's own, and a teacher without any is only asked for labels; exact: a teacher without any is
+    refused; estimated: from its outputs alone, by differences along random directions."""
+    directions: int = 10
+    """Random directions of each estimated gradient; each takes two queries, and a step one more. 0: the teacher's part
+    of the gradient is left out."""
+    smoothing: float = 0.1
+    """How far an estimate looks along a direction: root mean square over an input's normalised values."""
+    frequencies: int = 8
+    """Of images, how many of the lowest frequencies along each axis the directions are made of; 0 for all."""
+    queries: int | None = None
+    """Most queries of synthesis, rows that the teacher is asked, labels included. Without --samples as many samples
+    are made as that pays for; with it, fewer --steps are taken."""
     init: Init | None = None
     """Starting points: smooth noise of many scales (vectors: normal), normal as in the paper, or uniform. smooth by
     default."""
@@ -150,6 +164,15 @@ class SynthesisConfig:
             (self.samples is None or self.samples >= 0, "--samples cannot be negative", "--samples 8000"),
             (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
             (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
+            (self.directions >= 0, "directions cannot be negative", "--set synthesis.directions=10"),
+            (self.smoothing > 0, "smoothing must be positive", "--set synthesis.smoothing=0.1"),
+            (self.frequencies >= 0, "frequencies cannot be negative", "--set synthesis.frequencies=8"),
+            (self.queries is None or self.queries > 0, "--queries must be positive", "--queries 100000"),
+            (
+                self.queries is None or self.only_labels or self.gradients == "estimated",
+                "--queries limits what a teacher is asked for outputs alone, and this run asks for gradients",
+                "--gradients estimated, --method smooth-noise, or leave --queries out",
+            ),
             (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),
             (self.max_update >= 0, "max_update cannot be negative", "--set synthesis.max_update=0.3"),
             (self.step_size_decades >= 0, "step_size_decades cannot be negative", "--set step_size_decades=4"),
@@ -198,6 +221,17 @@ class SynthesisConfig:
         )
         asks = self.cls_weight > 0 or (method == "cake" and self.contrast > 0)
         yield asks, f"--method {method} with these weights asks nothing of the teacher", "a positive cls_weight"
+        if self.gradients == "estimated":
+            yield (
+                method != "generative",
+                "--method generative learns through the teacher's own gradient, which cannot be estimated",
+                "--method cake",
+            )
+            yield (
+                self.batchnorm_weight == 0,
+                "a gradient that is estimated from outputs alone knows no BatchNorm layers",
+                "--set synthesis.batchnorm_weight=0",
+            )
         if method == "generative":
             yield (
                 self.noise == "implicit" and self.optimizer == "sgd",

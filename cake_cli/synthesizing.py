@@ -8,12 +8,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from cake_cli.config import LABELLED_ONLY
 from cake_cli.errors import DataError, RunError
 from cake_cli.events import SILENT, Reporter
-from cake_cli.hardware import is_out_of_memory
+from cake_cli.hardware import Hardware, is_out_of_memory
 from cake_cli.locks import LOCK, held, is_left_over
 from cake_cli.methods import generator_training, untrained_generator
+from cake_cli.models.blackbox.checking import moved_since
+from cake_cli.models.classifier import Classifier
+from cake_cli.models.verify import probe_rows
 from cake_cli.planning import Prepared, build_engine
 from cake_cli.ranks import Ranks
 from cake_cli.runs import RunDirectory
@@ -71,6 +77,7 @@ def synthesize(
             with same_threads(bank):
                 _make_waves(engine, bank, course, reporter, run)
             if ranks.is_first:
+                _require_same_answers(bank, prepared.teacher, _asked_again(prepared.teacher, prepared.hardware))
                 _finish(bank, course)
                 health = _require_health(bank, planned=len(bank))
                 stage.conclude(_told(bank, health))
@@ -146,6 +153,7 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
             f"the bank {path} was made from another teacher ({bank.manifest['teacher']['name']})",
             "choose another --out",
         )
+    _require_same_answers(bank, engine.teacher, engine.teacher.answers)
     begun = bank.manifest["synthesis"]
     if bank.manifest["seed"] != prepared.config.seed or _binding(begun) != _binding(asdict(settings)):
         raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
@@ -158,7 +166,42 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
 def _about(prepared: Prepared, engine: Engine) -> dict[str, Any]:
     """What the manifest says of the objective: the weights that the settings came to, and what leaves the contract."""
     weights = {} if prepared.config.synthesis.only_labels else engine.objective.weights
-    return {"objective": weights, "outside_contract": list(prepared.outside_contract)}
+    about: dict[str, Any] = {"objective": weights, "outside_contract": list(prepared.outside_contract)}
+    if engine.teacher.no_gradient is not None:
+        answers = engine.teacher.answers
+        about["black_box"] = {
+            "why": engine.teacher.no_gradient,
+            "answers": None if answers is None else answers.tolist(),
+        }
+    return about
+
+
+def _require_same_answers(bank: SampleBank, teacher: Classifier, now: Tensor | None) -> None:
+    """Refuses to go on where an endpoint says something else than when the bank was begun.
+
+    Args:
+        bank: that was begun.
+        teacher: that is asked.
+        now: its logits (3, K) to the rows of the check; None where they change anyway, or cannot.
+
+    Raises:
+        RunError: with how far they have moved.
+    """
+    begun = (bank.manifest.get("black_box") or {}).get("answers")
+    moved = None if now is None or begun is None else moved_since(torch.tensor(begun), now)
+    if moved is not None:
+        raise RunError(
+            f"{teacher.name} answers otherwise than when the bank {bank.path} was begun: {moved}",
+            f"bring back the model that answered then, and `cake resume`; or another --out than {bank.path}",
+        )
+
+
+def _asked_again(teacher: Classifier, hardware: Hardware) -> Tensor | None:
+    """What an endpoint now says to the rows of its check; None of any other teacher."""
+    if teacher.answers is None:
+        return None
+    with torch.no_grad():
+        return teacher(hardware.place_rows(probe_rows(teacher.spec.shape, len(teacher.answers)))).cpu()
 
 
 def _binding(settings: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def tune(prepared: Prepared, engine: Engine, reporter: Reporter) -> Tuned:
     """
     hardware = prepared.config.hardware
     plain = Tuned(engine, prepared.plan, {"chosen": "plain", "seconds": 0.0, "trials": []})
+    if engine.estimator is not None or engine.teacher.no_gradient is not None:
+        return plain
     if hardware.plan == "plain" or hardware.deterministic or engine.hardware.device.type not in NOMINAL_RATE:
         return plain
     if nominal_seconds(engine) < SHORT_SECONDS:

@@ -20,6 +20,7 @@ FLOORS = {
     0: {
         "",
         "errors",
+        "address",
         "spec",
         "config",
         "synthesis_config",

@@ -69,6 +69,7 @@ def evaluate(
     outputs: o.OutputKind = None,
     output: o.OutputName = None,
     verify: o.Verify = None,
+    token_env: o.TokenEnv = None,
     device: o.Device = None,
     csv: Annotated[
         Path | None,
@@ -97,7 +98,7 @@ def evaluate(
     settings = o.read_config(
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
-        verify=verify, data=data, split=split, label_column=label_column, class_map=class_map, strict=strict,
+        verify=verify, token_env=token_env, data=data, split=split, label_column=label_column, class_map=class_map, strict=strict,
         data_root=data_root, download=download, min_agreement=min_agreement, device=device,
     )  # fmt: skip
     teacher = _of_teacher(

@@ -8,13 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from cake_cli.address import as_address
 from cake_cli.catalog import short_name, usual_student
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, count, duration
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A model file, a bank, or a run directory.", metavar="FILE")],
+    path: Annotated[
+        Path, typer.Argument(help="A model file, an endpoint's address, a bank, or a run directory.", metavar="FILE")
+    ],
     arch: o.Arch = None,
     classes: o.Classes = None,
     trust: o.Trust = None,
@@ -25,6 +28,7 @@ def inspect(
     outputs: o.OutputKind = None,
     output: o.OutputName = None,
     verify: o.Verify = None,
+    token_env: o.TokenEnv = None,
     json: o.Json = False,
 ) -> None:
     """Say what a file is and whether it can be a teacher: shapes, classes, what was mended and measured.
@@ -34,7 +38,7 @@ def inspect(
     settings = o.read_config(
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
-        verify=verify,
+        verify=verify, token_env=token_env,
     )  # fmt: skip
     from cake_cli.inspection import inspect_path
 
@@ -46,7 +50,7 @@ def inspect(
     kind = "uncoded" if "needs" in described else described["kind"]
     rows = {"run": _run, "bank": _bank, "weights": _weights, "uncoded": _uncoded}.get(kind, _model)(described)
     width = max(len(name) for name, _ in rows)
-    console.result(f"{path}: {'' if described['kind'] == 'weights' else 'a '}{described['kind']}")
+    console.result(f"{as_address(path) or path}: {'' if described['kind'] == 'weights' else 'a '}{described['kind']}")
     for name, value in rows:
         console.result(f"  {name:<{width}}  {value}")
 
@@ -100,9 +104,10 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     shown = {"cake.options": "options", "cake.built_with": "built with", "cake.start_sha256": "started from"}
     rows += [(name, described["facts"][key][:64]) for key, name in shown.items() if key in described["facts"]]
+    if described["no_gradient"] is None:
+        rows.append(("parameters", count(described["parameters"])))
+        rows.append(("multiply-adds", f"{count(described['multiply_adds'])} a row"))
     rows += [
-        ("parameters", count(described["parameters"])),
-        ("multiply-adds", f"{count(described['multiply_adds'])} a row"),
         ("input", f"{format_shape(spec.shape)}   {normalisation(spec)}"),
         ("responds", described["response"]["text"]),
         ("classes", _classes(described)),
@@ -114,12 +119,26 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("check", doubt) for doubt in described["doubts"]]
     if described["check_seconds"]:
         rows.append(("check took", f"{described['check_seconds']:.1f} s (a second or two for ordinary files)"))
+    if described["no_gradient"] is not None:
+        return [*rows, *_asked(described, usual_student(spec.shape), "smooth-noise" if spec.is_image else "noise")]
     verb = "evaluate it" if described["architecture"] else "copy it"
     student = usual_student(spec.shape)
     command = "evaluate {} --data DATA" if described["architecture"] else f"distill {{}} --student {student}"
     subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
     rows.append((f"to {verb}", "cake " + command.format(subject)))
     return rows
+
+
+def _asked(described: dict[str, Any], student: str, method: str) -> list[tuple[str, str]]:
+    """What can be done with a model that gives outputs alone."""
+    subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
+    rows = [
+        ("gradient", f"none: {described['no_gradient']}"),
+        ("to ask it", f"cake distill {subject} --student {student} --method {method}"),
+    ]
+    if described["output_kind"] == "labels":
+        return [*rows, ("", "labels move nowhere but on the boundary, so no gradient can be estimated")]
+    return [*rows, ("to estimate it", f"cake distill {subject} --student {student} --gradients estimated")]
 
 
 def _classes(described: dict[str, Any]) -> str:

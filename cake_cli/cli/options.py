@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from cake_cli.address import as_address
 from cake_cli.catalog import EXPORTS, OTHER_FORMS, STUDENTS, ExportFormat
 from cake_cli.config import (
     BankFormat,
     Config,
     Contrastive,
+    Gradients,
     LearningRateSchedule,
     LossName,
     Method,
@@ -94,6 +96,7 @@ Std = Annotated[str | None, flag("teacher.std", "--std", panel=TEACHER, metavar=
 InputRange = Annotated[str | None, flag("teacher.input_range", "--input-range", panel=TEACHER, metavar="LOW,HIGH")]
 OutputKind = Annotated[Outputs | None, flag("teacher.outputs", "--outputs", panel=TEACHER)]
 OutputName = Annotated[str | None, flag("teacher.output", "--output", panel=TEACHER, metavar="NAME")]
+TokenEnv = Annotated[str | None, flag("teacher.token_env", "--token-env", panel=TEACHER, metavar="VARIABLE")]
 Verify = Annotated[bool | None, flag("teacher.verify", "--verify/--no-verify", panel=TEACHER)]
 
 Students = Annotated[
@@ -149,6 +152,8 @@ Formats = Annotated[
         complete=complete_bank_format,
     ),
 ]
+GradientKind = Annotated[Gradients | None, flag("synthesis.gradients", "--gradients", panel=SYNTHESIS)]
+Queries = Annotated[int | None, flag("synthesis.queries", "--queries", panel=SYNTHESIS)]
 Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
 ContrastiveName = Annotated[Contrastive | None, flag("synthesis.contrastive", "--contrastive", panel=SYNTHESIS)]
 NoiseName = Annotated[Noise | None, flag("synthesis.noise", "--noise", panel=SYNTHESIS)]
@@ -239,7 +244,7 @@ def read_config(
     """
     values = {full_key(name): value for name, value in flags.items() if value is not None}
     if teacher is not None:
-        values["teacher.file"] = str(teacher)
+        values["teacher.file"] = as_address(teacher) or str(teacher)
     if student:
         values |= {"student.architecture": student[0], "student.others": student[1:]}
     if "student.export" in values:

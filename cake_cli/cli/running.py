@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cake_cli.address import as_address
 from cake_cli.catalog import read_student, short_name
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.config import Config
@@ -37,8 +38,8 @@ def absolute(config: Config) -> Config:
     """The configuration with paths that hold from any folder."""
 
     def full(path: str | None) -> str | None:
-        if path is None:
-            return None
+        if path is None or as_address(path) is not None:
+            return path
         file, colon, function = path.rpartition(".py:")
         if colon:
             return f"{Path(file).resolve()}{colon}{function}"
@@ -84,9 +85,7 @@ def plan(console: Console, config: Config, out: Path, *, student: bool, ranks: R
 def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
     """What `--dry-run --json` prints."""
     sets = prepared.plan
-    steps = 0 if prepared.config.synthesis.only_labels else prepared.config.synthesis.steps
     samples = prepared.samples
-    fresh = prepared.synthesizes
     return {
         "dry_run": True,
         "out": str(out),
@@ -103,10 +102,7 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
         "data_free": prepared.real is None,
         "sets": sets.sets,
         "outside_contract": list(prepared.outside_contract),
-        "teacher_passes": {
-            "forward": samples * (steps + 1) if fresh else 0,
-            "backward": samples * steps if fresh else 0,
-        },
+        "teacher_passes": asdict(prepared.planned_passes),
         "seconds": {name: round(value, 1) for name, value in cost.seconds.items()},
         "disk_bytes": cost.disk,
         "memory_bytes": cost.memory,

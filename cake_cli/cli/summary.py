@@ -60,6 +60,9 @@ def teacher_line(teacher: Classifier, found: Size | None = None) -> str:
     opset = teacher.facts.get("opset", "").removeprefix("ai.onnx ")
     opset = f"opset {opset}, " if opset else ""
     made = f"{teacher.architecture}, " if teacher.architecture else ""
+    if teacher.no_gradient is not None:
+        what = f"{teacher.name}  {opset}asked from outside, {format_shape(teacher.spec.shape)}"
+        return f"{what} -> {teacher.classes} {teacher.output_kind}"
     return (
         f"{teacher.name}  {made}{opset}{f'{count(teacher.parameters)} params' if found is None else sizes(found)}, "
         f"{format_shape(teacher.spec.shape)} -> {teacher.classes} {teacher.output_kind}"
@@ -86,6 +89,7 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
     if prepared.outside_contract:
         used = " and ".join(prepared.outside_contract)
         rows.append(("contract", f"not strict: {used} of the teacher {'were' if prepared.bank else 'are'} used"))
+    rows += [("queries", told) for told in (_queries(prepared),) if told]
     rows.append(("plan", _plan_line(prepared, cost)))
     console.facts(
         f"cake {__version__}   {out}   {hardware.describe()}   {hardware.precision}   seed {config.seed}", rows
@@ -126,8 +130,35 @@ def _method(settings: SynthesisConfig) -> str:
         noise = {"langevin": "Langevin noise", "both": "implicit and Langevin noise", "none": "no noise"}
         found += [noise[settings.noise]] if settings.noise in noise else []
         found += ["Adam"] if settings.optimizer == "adam" else []
+        found += ["estimated gradients"] if settings.gradients == "estimated" else []
     found += [] if settings.only_labels or settings.bounds == "none" else [f"bounds: {settings.bounds}"]
     return ", ".join(found)
+
+
+def _queries(prepared: Prepared) -> str:
+    """What a teacher that is only asked will be asked; empty for others."""
+    settings, teacher = prepared.config.synthesis, prepared.teacher
+    if teacher is None or (teacher.no_gradient is None and settings.gradients != "estimated"):
+        return ""
+    parts = []
+    if prepared.synthesizes:
+        limit = "" if settings.queries is None else f" of at most {settings.queries:,}"
+        each = ""
+        if not settings.only_labels:
+            each = f" ({settings.directions} directions a step, smoothing {settings.smoothing:g})"
+        parts.append(f"{prepared.planned_passes.forward:,}{limit} for samples{each}")
+    if prepared.trains_baseline:
+        parts.append(f"{prepared.samples * len(prepared.students):,} for the noise baseline (--no-baseline)")
+    views = prepared.config.training.views
+    if views and prepared.architecture is not None:
+        parts.append(f"{prepared.config.training.rows_learned(prepared.learned_rows):,} for views, at most")
+    if prepared.real is not None:
+        parts.append(f"{prepared.real.samples:,} for real data")
+    if prepared.heldout is not None:
+        parts.append(f"{prepared.heldout.samples * len(prepared.students):,} for the held-out data")
+    if teacher.answers is not None:
+        parts.append("a dozen to see that answers stay")
+    return ", ".join(parts)
 
 
 def _plan_line(prepared: Prepared, cost: Estimate) -> str:

@@ -31,6 +31,7 @@ def synthesize(
     outputs: o.OutputKind = None,
     output: o.OutputName = None,
     verify: o.Verify = None,
+    token_env: o.TokenEnv = None,
     recipe: o.Recipe = None,
     config: o.ConfigFile = None,
     assignments: o.Assignments = None,
@@ -42,6 +43,8 @@ def synthesize(
     time_budget: o.TimeBudget = None,
     contrastive: o.ContrastiveName = None,
     noise: o.NoiseName = None,
+    gradients: o.GradientKind = None,
+    queries: o.Queries = None,
     device: o.Device = None,
     precision: o.PrecisionName = None,
     step_plan: o.PlanName = None,
@@ -69,6 +72,7 @@ def synthesize(
         classes=classes, trust=trust, input_shape=input_shape, mean=mean, std=std,
         input_range=input_range, outputs=outputs, output=output, verify=verify, seed=seed, method=method,
         samples=samples, steps=steps, time_budget=time_budget, contrastive=contrastive, noise=noise, formats=formats,
+        gradients=gradients, queries=queries, token_env=token_env,
         device=device, precision=precision, deterministic=deterministic, plan=step_plan,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)

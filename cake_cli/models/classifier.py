@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -23,7 +24,7 @@ class Classifier:
     """A frozen classifier in eval mode.
 
     Calling it maps float32 (N, *spec.shape) in the normalised space to (N, K) logits, for any N, rows
-    independent of each other. It is differentiable in its input.
+    independent of each other. It is differentiable in its input, unless `no_gradient` says why not.
     """
 
     module: nn.Module
@@ -52,6 +53,13 @@ class Classifier:
     """Name of the student architecture, where the file is a student of ours."""
     same_as: str | None = None
     """What ``--student`` takes to build the same network, where that is known."""
+
+    no_gradient: str | None = None
+    """Why it is not differentiable: a black box, which can only be asked."""
+    seconds_a_row: float | None = None
+    """How long a row took, where every row that is asked may cost: then none is asked to time a run."""
+    answers: Tensor | None = None
+    """Its logits (3, K) to the rows of the check, where what answers may change and did not meanwhile."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Logits (N, K) of normalised rows (N, *spec.shape)."""
@@ -153,20 +161,46 @@ class InBatchesOf(nn.Module):
         return torch.cat([self.module(part) for part in parts])[:count]
 
 
-class LogOf(nn.Module):
+class _Floored(nn.Module):
+    """Holds the least probability that is told from zero."""
+
+    def __init__(self, floor: float = 0.0) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def least(self, dtype: torch.dtype) -> float:
+        """The floor, or the least positive number of a type."""
+        return max(self.floor, torch.finfo(dtype).tiny)
+
+
+class LogOf(_Floored):
     """Probabilities to log-probabilities, which serve as logits; zeros stay finite."""
 
     def forward(self, probabilities: Tensor) -> Tensor:
         """(N, K) to (N, K)."""
-        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        return probabilities.clamp_min(self.least(probabilities.dtype)).log()
 
 
-class LogitOf(nn.Module):
+class HardLabels(nn.Module):
+    """Logits to those of the most probable class alone: 0 for it, and too little to count for all others."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(N, K) to (N, K)."""
+        return logits_of_labels(logits.argmax(dim=1), logits.shape[1])
+
+
+def logits_of_labels(labels: Tensor, classes: int) -> Tensor:
+    """Labels (N,) as logits (N, K) whose softmax is 1 for the label."""
+    never = torch.full((len(labels), classes), math.log(torch.finfo(torch.float32).tiny), device=labels.device)
+    return never.scatter(1, labels[:, None], 0.0)
+
+
+class LogitOf(_Floored):
     """The probability of the second of two classes to its logit; zero and one stay finite."""
 
     def forward(self, probability: Tensor) -> Tensor:
         """(N, 1) to (N, 1)."""
-        tiny = torch.finfo(probability.dtype).tiny
+        tiny = self.least(probability.dtype)
         return probability.clamp_min(tiny).log() - (1 - probability).clamp_min(tiny).log()
 
 

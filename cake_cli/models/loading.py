@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
+from cake_cli.address import as_address
 from cake_cli.config import TeacherConfig
-from cake_cli.errors import ModelFileError, UsageError
-from cake_cli.models.classifier import Classifier, Denormalise, Layout, LogitOf, LogOf, TwoClasses
+from cake_cli.errors import ModelFileError, NoGradient, UsageError
+from cake_cli.models.classifier import Classifier, Denormalise, HardLabels, Layout, LogitOf, LogOf, TwoClasses
 from cake_cli.models.doubts import refuse_no_scores, refuse_other_tasks, refuse_other_values
 from cake_cli.models.formats import ModelFile, sniff, weights_file
 from cake_cli.models.labels import class_names, ultralytics_task
@@ -46,7 +47,7 @@ def load_classifier(path: Path, settings: TeacherConfig | None = None) -> Classi
 
     Args:
         path: a file of ONNX, TorchScript, torch.export or weights, a student of cake, a run directory with one
-            in it, a folder in the Hugging Face layout, or ``file.py:function``.
+            in it, a folder in the Hugging Face layout, ``file.py:function``, or the address of an endpoint.
         settings: what the file does not say: architecture, input shape, normalisation, which output.
 
     Raises:
@@ -82,7 +83,7 @@ def is_weights(path: Path) -> bool:
     Raises:
         ModelFileError: if it is missing or of no known kind.
     """
-    if path.is_dir() or read_source(path) is not None:
+    if path.is_dir() or read_source(path) is not None or as_address(path) is not None:
         return False
     file = sniff(path)
     if file.format != "safetensors":
@@ -108,7 +109,7 @@ def uncoded_student(path: Path, settings: TeacherConfig) -> dict[str, str] | Non
         ModelFileError: if the file is missing or damaged.
     """
     file = weights_file(path)
-    if settings.arch is not None or file.is_dir() or read_source(path) is not None:
+    if settings.arch is not None or file.is_dir() or read_source(path) is not None or as_address(path) is not None:
         return None
     if sniff(file).format != "safetensors":
         return None
@@ -119,6 +120,14 @@ def uncoded_student(path: Path, settings: TeacherConfig) -> dict[str, str] | Non
 
 
 def _load(path: Path, settings: TeacherConfig) -> Classifier:
+    address = as_address(path)
+    if address is not None:
+        from cake_cli.models.blackbox import open_endpoint
+
+        opened, name, digest = open_endpoint(address, settings)
+        return adapt(opened, settings, name=name, digest=digest)
+    if settings.token_env is not None:
+        raise UsageError(f"--token-env is for endpoints, and {path} is none", "leave --token-env out")
     source = read_source(path)
     if source is not None:
         opened = open_source(source, settings)
@@ -142,7 +151,15 @@ def _load(path: Path, settings: TeacherConfig) -> Classifier:
 
         if "cake.architecture" in student_metadata(path):
             return load_student(path, code=settings.arch)
-    return adapt(_open_file(file, settings), settings, name=path.name, digest=sha256(path))
+    try:
+        opened = _open_file(file, settings)
+    except NoGradient as fault:
+        if file.format != "onnx":
+            raise
+        from cake_cli.models.blackbox import open_onnx_black_box
+
+        opened = open_onnx_black_box(path, settings, fault)
+    return adapt(opened, settings, name=path.name, digest=sha256(path))
 
 
 def _open_file(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
@@ -194,7 +211,8 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
     before: list[nn.Module] = [Denormalise(spec)] if spec.expects == "raw" and not spec.is_identity else []
     before += [layout] if layout is not None else []
     started = time.perf_counter()
-    measured = measure_rows(opened, nn.Sequential(*before)(probe_rows(spec.shape, 3)))
+    probe = nn.Sequential(*before)(probe_rows(spec.shape, 3))
+    measured = _measured(opened, probe, settings)
     if opened.output_kind == "logits":  # else its end was seen, and is off by now
         refuse_other_values(measured.outputs, settings.outputs)
     after, kind = _towards_logits(opened, measured, settings)
@@ -202,8 +220,8 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
     module = nn.Sequential(*before, measured.module, *after) if before or after else measured.module
     module = module.eval().requires_grad_(False)
     classes = max(measured.outputs.shape[1], 2)
-    checks = measured.checks
-    if settings.verify:
+    checks, why = measured.checks, _no_gradient(opened, settings)
+    if settings.verify and why is None:
         checks += (measure_gradient(module, probe_rows(spec.shape, GRADIENT_PROBES, seed=1), classes),)
     return Classifier(
         module=module,
@@ -216,11 +234,30 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         converter=opened.converter,
         batching=measured.batching,
         facts=opened.facts | {key: text for key, text in opened.metadata.items() if key.startswith("cake.")},
-        mends=opened.mends,
+        mends=opened.mends + measured.notes,
         same_as=opened.same_as or _stated_architecture(opened.metadata),
         checks=checks if settings.verify else (*checks, "gradient and runtime agreement not checked (--no-verify)"),
         check_seconds=opened.check_seconds + time.perf_counter() - started,
+        no_gradient=why,
+        seconds_a_row=measured.seconds_a_row if opened.answers_may_cost else None,
+        answers=nn.Sequential(*after)(measured.outputs) if opened.answers_may_change and measured.constant else None,
     )
+
+
+def _no_gradient(opened: OpenedModel, settings: TeacherConfig) -> str | None:
+    """Why a model is only asked; None where it has a gradient."""
+    return opened.no_gradient or (
+        "only its labels are used (--outputs labels)" if settings.outputs == "labels" else None
+    )
+
+
+def _measured(opened: OpenedModel, probe: Tensor, settings: TeacherConfig) -> Measured:
+    """What a model does with three rows (3, *input_shape): one that computes here, or one that is asked."""
+    if opened.no_gradient is None:
+        return measure_rows(opened, probe)
+    from cake_cli.models.blackbox import measure_answers
+
+    return measure_answers(opened, probe, verify=settings.verify)
 
 
 def _stated_architecture(metadata: Mapping[str, str]) -> str | None:
@@ -235,8 +272,16 @@ def _stated_architecture(metadata: Mapping[str, str]) -> str | None:
 def _towards_logits(
     opened: OpenedModel, measured: Measured, settings: TeacherConfig
 ) -> tuple[list[nn.Module], OutputKind]:
+    if opened.no_gradient is not None:
+        from cake_cli.models.blackbox import kind_of, to_logits
+
+        said = kind_of(opened.module, measured.outputs, settings.outputs)
+        return to_logits(said, measured.outputs.shape[1], hard=settings.outputs == "labels"), said
+    if settings.outputs == "labels":
+        after, _ = _towards_logits(opened, measured, replace(settings, outputs="auto"))
+        return [*after, HardLabels()], "labels"
     kind: OutputKind = opened.output_kind if settings.outputs == "auto" else settings.outputs
-    after: list[nn.Module] = []
+    after = []
     hidden = settings.outputs == "auto" and kind == "logits" and looks_like_probabilities(measured.outputs)
     if hidden or (settings.outputs == "probs" and opened.output_kind == "logits"):
         single = measured.outputs.shape[1] == 1

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-OutputKind = Literal["logits", "log-probs", "probs", "sigmoid"]
+OutputKind = Literal["logits", "log-probs", "probs", "sigmoid", "labels"]
 """What the file itself ends in. `sigmoid`: one probability for each class or for the second of two."""
 
 
@@ -45,3 +45,9 @@ class OpenedModel:
     there is no second opinion. May raise for an N that the file does not take."""
     check_seconds: float = 0.0
     """Spent on comparing the module with its file."""
+    no_gradient: str | None = None
+    """Why there is no gradient in the input, of a black box; its module then gives what it says, with no end off."""
+    answers_may_cost: bool = False
+    """Whether each row that is asked may cost something."""
+    answers_may_change: bool = False
+    """Whether another model may answer tomorrow, under the same name."""

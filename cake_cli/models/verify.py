@@ -33,6 +33,11 @@ class Measured:
     outputs: Tensor
     """(3, K): what came out for three random rows."""
     checks: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What the user is to know in any case."""
+    constant: bool = True
+    """Whether the same input had the same answer twice."""
+    seconds_a_row: float = 0.0
 
 
 def probe_rows(shape: tuple[int, ...], count: int, *, seed: int = 0) -> Tensor:

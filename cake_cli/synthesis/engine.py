@@ -16,6 +16,7 @@ from cake_cli.hardware import Hardware, with_threads
 from cake_cli.models.classifier import Classifier
 from cake_cli.synthesis.ahead import DrawnAhead
 from cake_cli.synthesis.compiling import compiled
+from cake_cli.synthesis.estimated import Estimator
 from cake_cli.synthesis.generator import Generator
 from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, stream
 from cake_cli.synthesis.objective import Objective
@@ -178,6 +179,8 @@ class Engine:
     """Makes the starting points, if given."""
     generator_steps: int = 0
     """Gradient steps for each sample that training the generator took; counted with the passes."""
+    estimator: Estimator | None = None
+    """Estimates gradients from outputs; None where they are computed."""
     threads: int | None = None
     """Of the CPU; None for as many as torch takes by itself."""
     compiled: bool = False
@@ -188,7 +191,8 @@ class Engine:
     @property
     def least_rows(self) -> int:
         """Samples that must go through the teacher together: `rows_per_pass` is a multiple of it."""
-        return self.plan.set_size if self.objective.whole_sets else self.plan.groups
+        whole = self.objective.whole_sets or self.estimator is not None
+        return self.plan.set_size if whole else self.plan.groups
 
     @property
     def step_plan(self) -> StepPlan:
@@ -248,6 +252,8 @@ class Engine:
             stage.advance(len(starts))
         taken = self.steps + self.generator_steps
         passes = Passes(forward=len(starts) * (taken + 1), backward=len(starts) * taken)
+        if self.estimator is not None:
+            passes = Passes(forward=len(starts) * (self.estimator.queries * self.steps + 1))
         if revival is not None:
             passes += Passes(revival.passes, revival.passes)
         return Wave(
@@ -317,6 +323,7 @@ class Engine:
             set_size=self.plan.set_size,
             hardware=self.hardware,
             rows_per_pass=rows,
+            estimator=self.estimator,
         )
 
     @property
@@ -331,13 +338,15 @@ class Engine:
         eta = eta.reshape(-1, *(1,) * len(self.teacher.spec.shape))
         device = self.hardware.device
         walk = Walk.begin(self.hardware.place_rows(starts), labels.to(device), eta.to(device), self.update, self.space)
+        if self.estimator is not None:
+            walk.streams = tuple(stream(self.seed, index, "directions") for index in sets)
         return self.step.adopt(walk) if self.steps else walk
 
     def _revive(self, sets: range, walk: Walk) -> Revival:
         """After the first step: where a sample had no gradient its start is drawn again, and the step is repeated."""
         suspects = ~walk.alive.cpu()  # waits for the device, once
-        if not bool(suspects.any()):
-            return Revival(suspects, suspects, 0)
+        if self.estimator is not None or not bool(suspects.any()):  # what an estimate finds flat may not be
+            return Revival(suspects, torch.zeros_like(suspects), 0)
         starts, _ = self.draw(sets)  # again, because the walk has moved them
         found = revive(
             starts,

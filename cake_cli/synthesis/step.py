@@ -7,6 +7,7 @@ so a step can be compiled, or captured once and replayed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
+from cake_cli.synthesis.estimated import Estimator
 from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.space import Space
 from cake_cli.synthesis.statistics import in_order, listening
@@ -49,6 +51,8 @@ class Walk:
     """(), int64: the first step at which the objective was not finite, or a number that no run reaches."""
     terms: dict[str, Tensor] = field(default_factory=dict)
     """Unweighted terms of the objective in the teacher's logits, (N,) each, before the latest step."""
+    streams: tuple[torch.Generator, ...] = ()
+    """Of each set in turn, where directions are drawn."""
 
     @staticmethod
     def begin(starts: Tensor, targets: Tensor, step_sizes: Tensor, update: Update, space: Space) -> Walk:
@@ -129,6 +133,8 @@ class PlainStep:
     it bounds memory."""
     finds_dead: bool = False
     """Whether `Walk.alive` is found out, which takes a pass over the gradient."""
+    estimator: Estimator | None = None
+    """Estimates the teacher's part of the gradient from its outputs; None where it is computed."""
 
     def adopt(self, walk: Walk) -> Walk:
         """The same walk."""
@@ -136,12 +142,14 @@ class PlainStep:
 
     def __call__(self, walk: Walk) -> None:
         """Takes one step."""
-        unit = self.set_size if self.objective.whole_sets else self.groups
+        unit = self.set_size if self.objective.whole_sets or self.estimator is not None else self.groups
         size = even_part(len(walk.inputs), self.rows_per_pass, unit)
-        parts = [
-            self._teacher_gradient(rows, targets)
-            for rows, targets in zip(torch.split(walk.inputs, size), torch.split(walk.targets, size), strict=True)
-        ]
+        pairs = zip(torch.split(walk.inputs, size), torch.split(walk.targets, size), strict=True)
+        if self.estimator is None:
+            parts = [self._teacher_gradient(rows, targets) for rows, targets in pairs]
+        else:
+            streams = iter(walk.streams)
+            parts = [self._estimated(rows, targets, self.estimator, streams) for rows, targets in pairs]
         loss, gradient, terms = parts[0] if len(parts) == 1 else _joined(parts)
         walk.loss.copy_(loss)
         walk.terms = terms
@@ -177,6 +185,19 @@ class PlainStep:
         )
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         return loss.detach(), gradient, terms
+
+    def _estimated(
+        self, rows: Tensor, targets: Tensor, estimator: Estimator, streams: Iterator[torch.Generator]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The same of whole sets, from outputs alone; what else the objective knows of the inputs is computed."""
+        with torch.no_grad():
+            logits = self.teacher(rows).float()
+        leaf, logits = rows.detach().requires_grad_(), logits.requires_grad_()
+        loss, terms = self.objective.of_logits(Candidates(leaf, logits, targets, self.groups, self.set_size))
+        own, pull = torch.autograd.grad(loss.sum(), (leaf, logits), allow_unused=True)
+        sets = [next(streams) for _ in range(len(rows) // self.set_size)]
+        gradient = estimator.gradient(self.teacher, rows, torch.zeros_like(logits) if pull is None else pull, sets)
+        return loss.detach(), gradient if own is None else gradient + own, terms
 
 
 def even_part(rows: int, most: int, unit: int) -> int:

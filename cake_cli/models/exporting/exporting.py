@@ -10,7 +10,7 @@ from typing import Any
 from torch.jit import ScriptModule
 
 from cake_cli.catalog import EXPORTS, ExportFormat
-from cake_cli.errors import CakeError, RunError, UsageError
+from cake_cli.errors import CakeError, ModelFileError, RunError, UsageError
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.exporting.comparing import compare
 from cake_cli.models.exporting.form import Form
@@ -77,6 +77,11 @@ def export(
         RunError: if the exporter fails, or the file does not compare equal; then nothing changes on disk.
         EnvironmentFault: if the disk is full or refuses.
     """
+    if classifier.no_gradient is not None:
+        raise ModelFileError(
+            f"{classifier.name} is asked from outside ({classifier.no_gradient}): there are no operators to write",
+            "distil it, and export the student",
+        )
     _check_options(classifier, format, softmax=softmax, opset=opset)
     if path.exists() and path.resolve() == source.resolve():
         raise UsageError(f"{path} is the model itself", "-o FILE")

@@ -9,7 +9,10 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from cake_cli.models.onnx.preparation.spelling import every_node
 
-LABELLED = ("ZipMap", "ArrayFeatureExtractor", "LinearClassifier", "SVMClassifier", "LabelEncoder")
+LABELLED = (
+    *("ZipMap", "ArrayFeatureExtractor", "LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier"),
+    "LabelEncoder",
+)
 """`ai.onnx.ml` operators that know the classes, those nearest to the end first."""
 
 

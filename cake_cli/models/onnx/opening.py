@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto
 
-from cake_cli.errors import ModelFileError
+from cake_cli.errors import ModelFileError, NoGradient
 from cake_cli.models.doubts import refuse_other_tasks
 from cake_cli.models.onnx.conversion import ORDER, ConversionFailed, Converter, convert
 from cake_cli.models.onnx.facts import read_facts
@@ -161,7 +161,7 @@ def _convert(
 
 def _refusal(fault: Exception, path: Path, fix: str) -> ModelFileError:
     if isinstance(fault, UnsupportedOperator):
-        return ModelFileError(f"{path.name} uses {fault}, which has no differentiable counterpart here", fix)
+        return NoGradient(f"{path.name} uses {fault}, which has no differentiable counterpart here", fix)
     if isinstance(fault, Mismatch):
         return ModelFileError(f"{path.name} cannot be converted faithfully: {fault}", fix)
     if isinstance(fault, GraphError | ConversionFailed):

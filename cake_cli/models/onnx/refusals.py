@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from cake_cli.errors import ModelFileError
+from cake_cli.errors import ModelFileError, NoGradient
 from cake_cli.models.onnx.preparation.order import reads
 from cake_cli.models.onnx.preparation.spelling import every_node
 
@@ -76,13 +76,14 @@ def refuse_without_gradient(model: ModelProto) -> None:
         model: cut down to the chosen output.
 
     Raises:
-        ModelFileError: with the operators, and which file would do instead.
+        NoGradient: with the operators, and which file would do instead.
+        ModelFileError: for graphs that train, or were made for one processor.
     """
     nodes = list(every_node(model))
     quantised = [node for node in nodes if node.op_type in QUANTISED]
     if quantised:
         kinds = ", ".join(sorted({node.op_type for node in quantised}))
-        raise ModelFileError(
+        raise NoGradient(
             f"the graph is quantised to int8 ({len(quantised)} nodes: {kinds}): no gradient exists",
             "give the float32 model that it was quantised from",
         )
@@ -95,7 +96,7 @@ def refuse_without_gradient(model: ModelProto) -> None:
         )
     trees = [node for node in nodes if node.op_type in TREES]
     if trees:
-        raise ModelFileError(
+        raise NoGradient(
             f"the model is a tree ensemble ({trees[0].op_type}, node {trees[0].name!r}): no gradient exists",
             "give a model that is smooth in its input, such as a neural network or a linear classifier",
         )
@@ -114,7 +115,7 @@ def refuse_cut_gradient(model: ModelProto) -> None:
         model: sorted, with one input and one output.
 
     Raises:
-        ModelFileError: naming the node where the way ends.
+        NoGradient: naming the node where the way ends.
     """
     moving = {value.name for value in model.graph.input}
     ends: list[NodeProto] = []
@@ -127,7 +128,7 @@ def refuse_cut_gradient(model: ModelProto) -> None:
             moving.update(name for name in node.output if name)
     if model.graph.output[0].name not in moving:
         where = f"it ends at {node_title(ends[-1], model)}" if ends else "the output does not depend on the input"
-        raise ModelFileError(
+        raise NoGradient(
             f"no gradient leads from the output to the input: {where}",
             "export the model so that it returns its scores, before labels are taken or values are rounded",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from cake_cli.errors import ModelFileError, UsageError, did_you_mean
+from cake_cli.errors import ModelFileError, NoGradient, UsageError, did_you_mean
 from cake_cli.models.onnx.preparation.order import reads
 from cake_cli.models.onnx.scaling import Scaling
 from cake_cli.spec import format_shape
@@ -62,7 +62,8 @@ def choose_output(model: ModelProto, wanted: str | None) -> str:
 
     Raises:
         UsageError: if there is no output of the wanted name.
-        ModelFileError: if no output has a gradient, or several could be the scores.
+        NoGradient: if no output has a gradient.
+        ModelFileError: if several could be the scores, or none.
     """
     ports = [Port.of(value) for value in model.graph.output]
     if wanted is not None:
@@ -74,7 +75,7 @@ def choose_output(model: ModelProto, wanted: str | None) -> str:
         return wanted
     floats = [port for port in ports if port.is_float or (port.kind == 0 and port.dims is None)]
     if not floats:
-        raise ModelFileError(
+        raise NoGradient(
             f"the model only gives labels or integers ({_listed(ports)}): no gradient exists",
             "export the model so that it returns its scores, before the ArgMax",
         )

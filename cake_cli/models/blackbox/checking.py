@@ -1,0 +1,101 @@
+"""What is measured of a black box when it is opened: that rows stand alone, and that answers stay."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cake_cli.errors import ModelFileError, RunError
+from cake_cli.models.blackbox.box import BlackBox
+from cake_cli.models.classifier import Batched
+from cake_cli.models.opened import OpenedModel
+from cake_cli.models.verify import TOLERANCE, Measured, deviation
+
+SAME = 1e-6
+"""A difference, relative to the greatest score, that is none."""
+MOVED = 1e-3
+"""A difference from the answers of another day that is more than rounding."""
+
+
+def measure_answers(opened: OpenedModel, rows: Tensor, *, verify: bool) -> Measured:
+    """Asks three rows together, together again, and one by one.
+
+    Args:
+        opened: a black box.
+        rows: (3, *input_shape), in the model's own layout and scale.
+        verify: if not, they are asked once.
+
+    Raises:
+        ModelFileError: if what is said are no scores.
+        EnvironmentFault: if nothing is said.
+    """
+    box = opened.module
+    if not isinstance(box, BlackBox):
+        raise TypeError("only black boxes are asked so")
+    try:
+        with torch.no_grad():
+            first, together = _timed(box, rows)
+            spent = together / len(rows)
+            if not verify:
+                return Measured(box, "direct", first, (_asked(box),), seconds_a_row=spent)
+            again, _ = _timed(box, rows)
+            each = [_timed(box, row[None]) for row in rows]
+            alone = torch.cat([answer for answer, _ in each])
+            spent = _seconds_a_row(together, min(seconds for _, seconds in each), len(rows), box.most_rows)
+    except RunError as fault:
+        raise ModelFileError(fault.what, fault.fix) from fault
+    moved = deviation(again, first)
+    if moved > SAME:
+        note = f"answers change: by {moved:.1%} of the largest score for the same input, so labels are noisy"
+        return Measured(box, "direct", first, (_asked(box),), (note,), constant=False, seconds_a_row=spent)
+    apart = deviation(alone, first)
+    if apart <= TOLERANCE:
+        checks = (f"rows independent (within {apart:.0e})", "the same answer twice", _asked(box))
+        return Measured(box, "direct", first, checks, seconds_a_row=spent)
+    note = f"an answer depends on the other rows that are asked with it (by {apart:.1%}): rows are asked one by one"
+    looped, spent = Batched(box, "loop"), min(seconds for _, seconds in each)
+    return Measured(looped, "loop", alone, ("the same answer twice", _asked(box)), (note,), seconds_a_row=spent)
+
+
+def _timed(box: BlackBox, rows: Tensor) -> tuple[Tensor, float]:
+    started = time.perf_counter()
+    answer: Tensor = box(rows)
+    return answer, time.perf_counter() - started
+
+
+def _seconds_a_row(together: float, alone: float, rows: int, most_rows: int | None) -> float:
+    """Of full questions, from one of few rows and one of a single row: a part for each row, and one for the question."""
+    each = max(0.0, together - alone) / (rows - 1)
+    return each + max(0.0, alone - each) / (most_rows or rows)
+
+
+def _asked(box: BlackBox) -> str:
+    return f"asked {box.asked} rows to open it"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How far answers are from those of another day."""
+
+    share: float
+    """Of the largest score."""
+    labels: int
+    """Rows of which the most probable class is another."""
+    rows: int
+
+    def __str__(self) -> str:
+        other = f", and the class of {self.labels} of {self.rows} rows is another" if self.labels else ""
+        return f"by {self.share:.1%} of the largest score{other}"
+
+
+def moved_since(before: Tensor, now: Tensor) -> Moved | None:
+    """Whether logits (R, K) of the same rows are others than before; None if they are the same up to rounding."""
+    if before.shape != now.shape:
+        return Moved(1.0, len(before), len(before))
+    share = deviation(now, before)
+    if share <= MOVED:
+        return None
+    return Moved(share, int((before.argmax(dim=1) != now.argmax(dim=1)).sum()), len(before))

@@ -1,0 +1,169 @@
+"""Asking an endpoint over HTTP: patient with one that is busy, and strict about where the answer comes from.
+
+Redirects are not followed, proxies of the environment are not used, and no more than so many bytes are read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from cake_cli.errors import EnvironmentFault, RunError, UsageError
+
+BUSY = frozenset({429, 502, 503, 504})
+"""Status codes after which the same request may be answered a little later."""
+FIRST_PAUSE = 0.5
+"""Seconds before a request is sent again; each further pause is twice as long."""
+LONGEST_PAUSE = 120.0
+"""An endpoint that asks for more patience ends the run, which can be resumed."""
+MOST_BYTES = 64 * 2**20
+"""Of an answer."""
+PIECE = 65_536
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+GO_ON = "once it answers again, `cake resume` goes on where the run stopped"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as the error that it then is."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
+        return None
+
+
+def authorization(address: str, variable: str | None) -> tuple[str, str] | None:
+    """The header that an environment variable holds: a token, or ``NAME: VALUE``; None where none is named.
+
+    Raises:
+        UsageError: if there is no such variable, it cannot be a header, or would go over the network in the clear.
+    """
+    if variable is None:
+        return None
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise UsageError(f"the environment variable {variable} is not set, or empty", f"export {variable}=TOKEN")
+    if re.search(r"[^\x20-\x7e]", value):
+        raise UsageError(f"what the environment variable {variable} holds is no header", f"export {variable}=TOKEN")
+    parts = urlsplit(address)
+    if parts.scheme != "https" and parts.hostname not in _LOCAL:
+        raise UsageError(f"a token for {parts.hostname} would be sent unencrypted", "https://..., or no --token-env")
+    name, colon, rest = value.partition(":")
+    if colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
+        return name, rest.strip()
+    return "Authorization", f"Bearer {value}"
+
+
+class Client:
+    """Posts JSON to one address.
+
+    Args:
+        address: where to.
+        timeout: seconds that one answer may take.
+        retries: how often a request is sent again.
+        header: a name and a value to send along.
+        pause: waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float,
+        retries: int,
+        header: tuple[str, str] | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.address = address
+        self.host = urlsplit(address).netloc
+        self.timeout = timeout
+        self.retries = retries
+        self.header = header
+        self.pause = pause
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+
+    def post(self, body: bytes) -> bytes:
+        """The body of the answer to JSON.
+
+        Raises:
+            EnvironmentFault: if there is none, even after all retries: the host, and why.
+            RunError: if the answer is too long.
+        """
+        wait = FIRST_PAUSE
+        for attempt in range(self.retries + 1):
+            try:
+                return self._once(body)
+            except urllib.error.HTTPError as fault:
+                with fault:
+                    asked = _retry_after(fault.headers.get("Retry-After"))
+                    why = self._refusal(fault)
+                if fault.code not in BUSY:
+                    raise self._stopped(why) from None
+                if asked is not None and asked > LONGEST_PAUSE:
+                    raise self._stopped(f"{why}, and asks to wait {asked:.0f} s") from None
+                pause = wait if asked is None else asked
+            except (OSError, http.client.HTTPException) as fault:
+                reason = fault.reason if isinstance(fault, urllib.error.URLError) else fault
+                why = f"{self.host} does not answer: {_said(reason)}"
+                if "CERTIFICATE_VERIFY_FAILED" in why:
+                    raise self._stopped(why) from None
+                pause = wait
+            if attempt < self.retries:
+                self.pause(min(pause, LONGEST_PAUSE))
+                wait *= 2
+        tried = f" (tried {self.retries + 1} times)" if self.retries else ""
+        raise self._stopped(f"{why}{tried}")
+
+    def _once(self, body: bytes) -> bytes:
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "cake"}
+        request = urllib.request.Request(self.address, body, headers, method="POST")  # noqa: S310  # http(s) only
+        if self.header is not None:
+            request.add_unredirected_header(*self.header)
+        until = time.monotonic() + self.timeout
+        parts: list[bytes] = []
+        size = 0
+        with self._opener.open(request, timeout=self.timeout) as response:
+            while piece := response.read1(PIECE):
+                parts.append(piece)
+                size += len(piece)
+                if size > MOST_BYTES:
+                    raise RunError(f"{self.host} answered more than {MOST_BYTES // 2**20} MiB", "fewer rows a request")
+                if time.monotonic() > until:
+                    raise TimeoutError(f"its answer took more than {self.timeout:g} s")
+        return b"".join(parts)
+
+    def _refusal(self, fault: urllib.error.HTTPError) -> str:
+        """``host answered 503 Service Unavailable``, with where it wanted to send us."""
+        to = fault.headers.get("Location")
+        sent = f", a redirect to {to}, which is not followed" if 300 <= fault.code < 400 and to else ""
+        reason = f" {fault.reason}" if fault.reason else ""
+        return f"{self.host} answered {fault.code}{reason}{sent}"
+
+    def _stopped(self, why: str) -> EnvironmentFault:
+        return EnvironmentFault(why, f"check the address and the server; {GO_ON}")
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds of a Retry-After header, a number or a date; None where there is none that can be read."""
+    if text is None:
+        return None
+    if re.fullmatch(r"\d{1,9}", text.strip()):
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _said(fault: object) -> str:
+    text = " ".join(str(fault).split()) or type(fault).__name__
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,121 @@
+"""An ONNX file that has no gradient, run by onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from cake_cli.config import TeacherConfig
+from cake_cli.errors import ModelFileError, NoGradient
+from cake_cli.models.blackbox.box import Answer, BlackBox
+from cake_cli.models.onnx.facts import read_facts
+from cake_cli.models.onnx.names import read_names
+from cake_cli.models.onnx.preparation import PASSES, prepare
+from cake_cli.models.onnx.preparation.order import keep_output
+from cake_cli.models.onnx.reading import read_model
+from cake_cli.models.onnx.runtime import FileRuntime, NoRuntime
+from cake_cli.models.onnx.scaling import Scaling, read_scaling
+from cake_cli.models.onnx.signature import Port, choose_input, choose_output, read_rows
+from cake_cli.models.opened import OpenedModel
+
+_BYTES = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
+
+
+class RuntimeOracle:
+    """A graph in onnxruntime.
+
+    Args:
+        runtime: with one output.
+        labels: the numbers that stand for the classes, in order, if it gives labels; None for scores.
+    """
+
+    def __init__(self, runtime: FileRuntime, labels: Mapping[int, int] | None) -> None:
+        self.runtime = runtime
+        self.labels = labels
+
+    def ask(self, rows: np.ndarray) -> Answer:
+        """Runs float32 rows (N, *row); whole numbers where the graph takes bytes."""
+        bounds = _BYTES.get(self.runtime.port.kind)
+        values = self.runtime(rows if bounds is None else np.rint(rows).clip(*bounds))[0]
+        if self.labels is None:
+            return Answer(values.reshape(len(values), -1))
+        found = [self.labels.get(int(value), int(value)) for value in values.reshape(len(values), -1)[:, 0]]
+        return Answer(np.array(found, dtype=np.int64), "labels")
+
+
+def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) -> OpenedModel:
+    """Opens an ONNX file that has no gradient.
+
+    The graph goes to onnxruntime as it is: it computes with operators that nothing here could look at first.
+
+    Args:
+        path: the file.
+        settings: input shape, output, and classes where only labels come out.
+        fault: why there is no gradient.
+
+    Raises:
+        NoGradient: the same fault, if nothing runs the file either.
+        ModelFileError: if it is no classifier.
+        UsageError: if the settings contradict the file.
+    """
+    original = read_model(path)
+    graph = ModelProto()
+    graph.CopyFrom(original)
+    mends = prepare(graph, PASSES)
+    name, gives_labels = _output(graph, settings)
+    keep_output(graph, name)
+    port = choose_input(graph)
+    rows = read_rows(port, Port.of(graph.graph.output[0]), settings.input_shape)
+    scaling = read_scaling(graph, rows.shape)
+    try:
+        runtime = FileRuntime([lambda: graph], port, rows, [name])
+    except NoRuntime as refused:
+        raise fault from refused
+    stated = {entry.key: entry.value for entry in original.metadata_props}
+    metadata = _metadata(read_names(original) | stated, scaling, rows.shape)
+    names = json.loads(metadata["cake.class_names"]) if "cake.class_names" in metadata else []
+    classes = settings.classes or len(names) or None
+    if gives_labels and classes is None:
+        raise ModelFileError(f"{path.name} gives labels, and does not tell of how many classes", "--classes K")
+    labels = _places(names) if gives_labels else None
+    return OpenedModel(
+        module=BlackBox(RuntimeOracle(runtime, labels), classes=classes if gives_labels else None),
+        input_shape=rows.shape,
+        output_kind="labels" if gives_labels else "logits",
+        converter=runtime.name,
+        facts=read_facts(original) | {"scores": name},
+        mends=tuple(mends),
+        metadata=metadata,
+        no_gradient=fault.what,
+    )
+
+
+def _output(graph: ModelProto, settings: TeacherConfig) -> tuple[str, bool]:
+    """The name of the scores, or of the labels where there is nothing else or they are asked for; and which it is."""
+    ports = {value.name: Port.of(value) for value in graph.graph.output}
+    whole = [name for name, port in ports.items() if not port.is_float and port.kind != TensorProto.STRING]
+    if settings.output is None and settings.outputs == "labels" and whole:
+        return whole[0], True
+    try:
+        name = choose_output(graph, settings.output)
+    except NoGradient:
+        if not whole:
+            raise
+        name = whole[0]
+    return name, name in whole and bool(ports[name].kind)
+
+
+def _places(names: list[str]) -> dict[int, int]:
+    """Which class a number stands for, where classes are numbered otherwise than from 0."""
+    try:
+        return {int(name): index for index, name in enumerate(names)}
+    except ValueError:
+        return {}
+
+
+def _metadata(told: dict[str, str], scaling: Scaling | None, shape: tuple[int, ...]) -> dict[str, str]:
+    return told if scaling is None or "cake.input" in told else scaling.metadata(shape) | told
