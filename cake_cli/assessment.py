@@ -158,10 +158,8 @@ def assess(
     _warn_of_chance(found, reporter)
     everyone = ready if judge is None else {TEACHER: judge, **ready}
     speeds = _speeds(everyone, first.spec.shape, hardware, reporter) if speed else {}
-    rows = {
-        name: Assessed(as_address(files[name]) or str(files[name]), found[name], sizes[name], speeds.get(name))
-        for name in everyone
-    }
+    shown = {name: as_address(file) or str(file) for name, file in files.items()}
+    rows = {name: Assessed(shown[name], found[name], sizes[name], speeds.get(name)) for name in everyone}
     measured = rows.pop(TEACHER, None)
     return Assessment(heldout.name, hardware.describe(), heldout.notes, measured, tuple(rows.values()))
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from cake_cli.errors import NoGradient
 from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.trainer import train
+from cake_cli.errors import NoGradient
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, Layout, is_out_of_memory, with_threads
 from cake_cli.models.blueprint import Blueprint, plan_student

@@ -199,7 +199,7 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             batch,
             heldout=None,
             loss=distillation_loss(settings.labels, settings.temperature, settings.loss),
-            views=Views(settings.views, prepared.teacher, hardware) if _times_views(prepared) else None,
+            views=_timed_views(prepared),
             epochs=1,
             batch_size=rows,
             lr=1e-6,
@@ -215,10 +215,12 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
     return (spent / rows + asked) * settings.epochs
 
 
-def _times_views(prepared: Prepared) -> bool:
-    """Whether the teacher's labels of views are timed with a step: not where each of them may cost."""
-    teacher = prepared.teacher
-    return bool(prepared.config.training.views) and teacher is not None and teacher.seconds_a_row is None
+def _timed_views(prepared: Prepared) -> Views | None:
+    """The views that a step is timed with: none where each of the teacher's labels may cost."""
+    names, teacher = prepared.config.training.views, prepared.teacher
+    if not names or teacher is None or teacher.seconds_a_row is not None:
+        return None
+    return Views(names, teacher, prepared.hardware)
 
 
 def _quick_step(one_step: Callable[[int], None], few: int, many: int, hardware: Hardware) -> tuple[float, int]:

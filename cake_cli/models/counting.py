@@ -102,7 +102,7 @@ def count_multiply_adds(forward: Callable[[Tensor], Any], rows: Tensor) -> tuple
 
 
 def multiply_adds(model: Classifier) -> int:
-    """Multiply-adds of one row's forward pass through a classifier, on the device where it is; 0 where asking may cost."""
+    """Multiply-adds of one row's forward pass through a classifier, on its device; 0 where asking may cost."""
     if model.seconds_a_row is not None:
         return 0
     own = next(chain(model.module.parameters(), model.module.buffers()), torch.empty(0))

@@ -246,9 +246,9 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
 
 def _no_gradient(opened: OpenedModel, settings: TeacherConfig) -> str | None:
     """Why a model is only asked; None where it has a gradient."""
-    return opened.no_gradient or (
-        "only its labels are used (--outputs labels)" if settings.outputs == "labels" else None
-    )
+    if opened.no_gradient is None and settings.outputs == "labels":
+        return "only its labels are used (--outputs labels)"
+    return opened.no_gradient
 
 
 def _measured(opened: OpenedModel, probe: Tensor, settings: TeacherConfig) -> Measured:

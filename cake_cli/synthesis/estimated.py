@@ -5,8 +5,9 @@ J^T g is needed: along a direction u of length 1 the antithetic difference ``g .
 u^T J^T g up to h². With D orthonormal directions out of d dimensions, drawn anew at every step, the mean of
 ``(d / D) sum (u^T J^T g) u`` is J^T g (Nesterov and Spokoiny 2017; orthogonal directions: Choromanski et al. 2018).
 
-On images directions are sums of the lowest frequencies (of the cosine transform), within which the estimate is unbiased:
-fewer dimensions, so less noise from as many queries (Guo et al. 2019, "Low Frequency Adversarial Perturbation").
+On images directions are sums of the lowest frequencies (of the cosine transform), within which the estimate is
+unbiased: fewer dimensions, so less noise from as many queries (Guo et al. 2019, "Low Frequency Adversarial
+Perturbation").
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ class Estimator:
 
     @property
     def dimensions(self) -> int:
-        """d."""
+        """How many there are to draw from, d."""
         return math.prod(self.sizes)
 
     @property
     def used(self) -> int:
-        """D, at most d: with as many the estimate is exact up to h²."""
+        """How many are taken, D, at most d: with as many the estimate is exact up to h²."""
         return min(self.directions, self.dimensions)
 
     @property
@@ -60,7 +61,7 @@ class Estimator:
         if self.used == self.dimensions:
             return torch.eye(self.dimensions).expand(rows, -1, -1)
         drawn = torch.randn(rows, self.dimensions, self.used, generator=generator)
-        basis, _ = torch.linalg.qr(drawn)  # (rows, d, D)
+        basis: Tensor = torch.linalg.qr(drawn).Q  # (rows, d, D)
         return basis.transpose(1, 2)
 
     def gradient(

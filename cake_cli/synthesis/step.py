@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -93,9 +93,9 @@ class Walk:
     def copy(self) -> Walk:
         """The same in other memory; tensors that are one stay one, as inputs and positions may be."""
         copies = {id(tensor): tensor.clone() for tensor in self.tensors().values()}
-        own = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        own: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         state = {name: copies[id(tensor)] for name, tensor in self.update_state.items()}
-        moved = {name: copies[id(value)] for name, value in own.items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: copies[id(value)] for name, value in own.items() if isinstance(value, Tensor)}
         return replace(self, **moved, update_state=state, terms={})
 
     def copy_from(self, other: Walk) -> None:

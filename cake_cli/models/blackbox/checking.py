@@ -67,7 +67,7 @@ def _timed(box: BlackBox, rows: Tensor) -> tuple[Tensor, float]:
 
 
 def _seconds_a_row(together: float, alone: float, rows: int, most_rows: int | None) -> float:
-    """Of full questions, from one of few rows and one of a single row: a part for each row, and one for the question."""
+    """Of full questions, from one of few rows and one of a single row: each row has a part, and each question."""
     each = max(0.0, together - alone) / (rows - 1)
     return each + max(0.0, alone - each) / (most_rows or rows)
 

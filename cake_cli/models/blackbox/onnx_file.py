@@ -22,7 +22,7 @@ from cake_cli.models.onnx.scaling import Scaling, read_scaling
 from cake_cli.models.onnx.signature import Port, choose_input, choose_output, read_rows
 from cake_cli.models.opened import OpenedModel
 
-_BYTES = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
+_BYTES: dict[int, tuple[int, int]] = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
 
 
 class RuntimeOracle:

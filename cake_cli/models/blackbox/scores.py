@@ -26,7 +26,7 @@ def kind_of(box: nn.Module, outputs: Tensor, stated: Outputs) -> OutputKind:
     said = box.kind if isinstance(box, BlackBox) else None
     if said == "labels":
         return "labels"
-    if stated not in ("auto", "labels"):
+    if stated != "auto" and stated != "labels":  # noqa: PLR1714  # so that mypy sees it
         return stated
     if said is not None:
         return said
@@ -36,7 +36,7 @@ def kind_of(box: nn.Module, outputs: Tensor, stated: Outputs) -> OutputKind:
 
 
 def to_logits(kind: OutputKind, columns: int, *, hard: bool = False) -> list[nn.Module]:
-    """What turns answers (N, columns) of a kind into logits (N, K); those of the most probable class alone if `hard`."""
+    """What turns answers (N, columns) of a kind into logits (N, K), or into those of hard labels."""
     after: list[nn.Module] = []
     if kind == "probs":
         after.append(LogOf(FLOOR) if columns > 1 else LogitOf(FLOOR))
