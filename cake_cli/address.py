@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from cake_cli.errors import UsageError
 
-_FORM = re.compile(r"(?P<scheme>https?):/{1,2}(?P<rest>[^/].*)", re.IGNORECASE)
+_FORM = re.compile(r"(?P<scheme>https?):/{1,2}(?P<rest>[^/].*)", re.IGNORECASE | re.DOTALL)
 """One slash, too: a path drops the second."""
 
 

@@ -157,7 +157,8 @@ def assess(
     )
     _warn_of_chance(found, reporter)
     everyone = ready if judge is None else {TEACHER: judge, **ready}
-    speeds = _speeds(everyone, first.spec.shape, hardware, reporter) if speed else {}
+    timed = {name: model for name, model in everyone.items() if model.seconds_a_row is None}
+    speeds = _speeds(timed, first.spec.shape, hardware, reporter) if speed else {}
     shown = {name: as_address(file) or str(file) for name, file in files.items()}
     rows = {name: Assessed(shown[name], found[name], sizes[name], speeds.get(name)) for name in everyone}
     measured = rows.pop(TEACHER, None)

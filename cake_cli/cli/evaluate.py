@@ -99,7 +99,8 @@ def evaluate(
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
         verify=verify, token_env=token_env,
-        data=data, split=split, label_column=label_column, class_map=class_map, strict=strict, data_root=data_root, download=download, min_agreement=min_agreement, device=device,
+        data=data, split=split, label_column=label_column, class_map=class_map, strict=strict,
+        data_root=data_root, download=download, min_agreement=min_agreement, device=device,
     )  # fmt: skip
     teacher = _of_teacher(
         settings.teacher, against, arch=against_arch, mean=against_mean, std=against_std,

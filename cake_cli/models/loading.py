@@ -276,7 +276,8 @@ def _towards_logits(
         from cake_cli.models.blackbox import kind_of, to_logits
 
         said = kind_of(opened.module, measured.outputs, settings.outputs)
-        return to_logits(said, measured.outputs.shape[1], hard=settings.outputs == "labels"), said
+        hard = settings.outputs == "labels"
+        return to_logits(said, measured.outputs.shape[1], hard=hard), "labels" if hard else said
     if settings.outputs == "labels":
         after, _ = _towards_logits(opened, measured, replace(settings, outputs="auto"))
         return [*after, HardLabels()], "labels"

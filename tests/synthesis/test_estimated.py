@@ -205,7 +205,7 @@ def test_what_cannot_be_estimated_is_refused(more: dict, said: str) -> None:
 
 def test_a_teacher_without_a_gradient_asks_for_the_flag(toy_teacher: Classifier) -> None:
     _, teacher = counting(toy_teacher)
-    with pytest.raises(NoGradient, match="toy.onnx has no gradient") as caught:
+    with pytest.raises(NoGradient, match=r"toy\.onnx has no gradient") as caught:
         require_gradient(SynthesisConfig(), teacher)
     assert "--gradients estimated" in caught.value.fix
     assert "--method smooth-noise" in caught.value.fix

@@ -137,6 +137,8 @@ class Client:
                     raise RunError(f"{self.host} answered more than {MOST_BYTES // 2**20} MiB", "fewer rows a request")
                 if time.monotonic() > until:
                     raise TimeoutError(f"its answer took more than {self.timeout:g} s")
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
         return b"".join(parts)
 
     def _refusal(self, fault: urllib.error.HTTPError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,6 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+        if "X-Slow" in headers:
+            self.wfile.flush()
+            time.sleep(float(headers["X-Slow"]))
 
     def log_message(self, format: str, *args: object) -> None:
         """Keeps quiet."""

@@ -1,0 +1,122 @@
+"""Asking over HTTP: patience, strictness, and sentences."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from cake_cli.errors import EnvironmentFault, RunError, UsageError
+from cake_cli.models.blackbox import client as module
+from cake_cli.models.blackbox.client import Client, authorization
+from tests.models.blackbox.serving import Served
+
+QUESTION = b'{"inputs": [[[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]]]}'
+
+
+def client(served: Served, *, retries: int = 3, pauses: list[float] | None = None, timeout: float = 5.0) -> Client:
+    return Client(served.address, timeout=timeout, retries=retries, pause=(pauses if pauses is not None else []).append)
+
+
+def test_a_busy_endpoint_is_asked_again_as_late_as_it_wants(served: Served) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    served.faults = [(429, {"Retry-After": "7"}, b""), (503, {}, b""), (503, {"Retry-After": later}, b"")]
+    pauses: list[float] = []
+    assert b"scores" in client(served, pauses=pauses).post(QUESTION)
+    assert pauses[:2] == [7.0, 1.0]
+    assert 15 < pauses[2] <= 20
+    assert served.requests == 4
+
+
+def test_pauses_double_and_end(served: Served) -> None:
+    served.faults = [(503, {"Retry-After": "soon"}, b"")] * 9
+    pauses: list[float] = []
+    with pytest.raises(EnvironmentFault, match=r"answered 503 .*\(tried 4 times\)") as caught:
+        client(served, pauses=pauses).post(QUESTION)
+    assert pauses == [0.5, 1.0, 2.0]
+    assert "cake resume" in caught.value.fix
+
+
+def test_an_endpoint_that_wants_too_much_patience_ends_the_run(served: Served) -> None:
+    served.faults = [(429, {"Retry-After": "3600"}, b"")]
+    with pytest.raises(EnvironmentFault, match=r"429 .*asks to wait 3600 s"):
+        client(served).post(QUESTION)
+    assert served.requests == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 500])
+def test_what_no_patience_mends_ends_at_once(served: Served, status: int) -> None:
+    served.faults = [(status, {}, b"why")]
+    with pytest.raises(EnvironmentFault, match=f"answered {status} "):
+        client(served).post(QUESTION)
+    assert served.requests == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(served: Served, status: int) -> None:
+    served.faults = [(status, {"Location": "http://127.0.0.1:9/elsewhere"}, b"")]
+    with pytest.raises(EnvironmentFault, match=r"a redirect to http://.*/elsewhere, which is not followed"):
+        client(served).post(QUESTION)
+    assert served.requests == 1
+
+
+def test_nobody_there(served: Served) -> None:
+    pauses: list[float] = []
+    nobody = Client("http://127.0.0.1:9/x", timeout=2, retries=1, pause=pauses.append)
+    with pytest.raises(EnvironmentFault, match=r"127\.0\.0\.1:9 does not answer: .*\(tried 2 times\)"):
+        nobody.post(QUESTION)
+    assert pauses == [0.5]
+
+
+def test_a_slow_endpoint_is_given_up(served: Served) -> None:
+    served.faults = [(200, {"Content-Length": "1000", "X-Slow": "0.6"}, b"{")]
+    with pytest.raises(EnvironmentFault, match=r"does not answer: .*timed out"):
+        client(served, retries=0, timeout=0.2).post(QUESTION)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(served: Served) -> None:
+    served.faults = [(200, {"Content-Length": "1000"}, b"{")]
+    assert b"scores" in client(served, retries=1).post(QUESTION)
+    served.faults = [(200, {"Content-Length": "1000"}, b"{")]
+    with pytest.raises(EnvironmentFault, match="999 more expected"):
+        client(served, retries=0).post(QUESTION)
+
+
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 2**20)
+    served.faults = [(200, {}, b" " * (2**20 + 1))]
+    with pytest.raises(RunError, match="more than 1 MiB"):
+        client(served).post(QUESTION)
+
+
+def test_proxies_of_the_environment_are_not_used(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert b"scores" in client(served, retries=0).post(QUESTION)
+
+
+def test_the_token_comes_from_the_environment(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", " abc.def ")
+    assert authorization(served.address, "MINE") == ("Authorization", "Bearer abc.def")
+    monkeypatch.setenv("MINE", "X-Api-Key: 12:3")
+    header = authorization("https://example.org/x", "MINE")
+    assert header == ("X-Api-Key", "12:3")
+    Client(served.address, timeout=5, retries=0, header=header).post(QUESTION)
+    assert {name.lower(): value for name, value in served.headers[0].items()}["x-api-key"] == "12:3"
+    assert authorization(served.address, None) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "address", "said"),
+    [
+        ("", "https://example.org/x", "not set"),
+        ("a\nb", "https://example.org/x", "no header"),
+        ("abc", "http://example.org/x", "unencrypted"),
+    ],
+)
+def test_a_token_that_cannot_be_sent(value: str, address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", value)
+    with pytest.raises(UsageError, match=said) as caught:
+        authorization(address, "MINE")
+    assert not value or value not in caught.value.what
