@@ -8,7 +8,7 @@ from typing import Any
 
 from cake_cli.errors import UsageError
 from cake_cli.report.headline import MODELS
-from cake_cli.report.words import NOTHING, count, dig, duration, figure, interval, number, percent
+from cake_cli.report.words import NOTHING, count, dig, duration, figure, interval, network, number, percent
 from cake_cli.spec import InputSpec, format_shape
 
 MOST_CLASSES = 20
@@ -38,10 +38,11 @@ def networks(record: Mapping[str, Any]) -> Table:
     """Teacher and student beside each other."""
     teacher, student = dig(record, "teacher"), dig(record, "student")
     own, whole = number(dig(student, "parameters")), number(dig(teacher, "parameters"))
-    ratio = f"{own / whole:.3g} of the teacher's" if own and whole else ""
+    work, more = (number(dig(side, "size", "multiply_adds")) for side in (student, teacher))
     rows = [
-        ("Network", _text(dig(teacher, "name")), _text(dig(student, "architecture"))),
-        ("Weights", Cell(count(whole)), Cell(count(own), ratio)),
+        ("Network", _text(dig(teacher, "name")), _text(network(record))),
+        ("Weights", Cell(count(whole)), Cell(count(own), _beside(own, whole))),
+        ("Multiply-adds", Cell(count(more)), Cell(count(work), _beside(work, more))),
         ("File", _text(dig(teacher, "path")), _text(dig(student, "file"))),
         ("SHA-256", Cell(str(dig(teacher, "sha256") or NOTHING)[:12]), Cell(NOTHING)),
         ("Output", _text(dig(teacher, "output_kind")), Cell("logits")),
@@ -49,6 +50,10 @@ def networks(record: Mapping[str, Any]) -> Table:
     ]
     kept = [row for row in rows if row[1].value != NOTHING]
     return Table(("", "Teacher", "Student"), tuple((name, (left, right)) for name, left, right in kept))
+
+
+def _beside(own: float | None, whole: float | None) -> str:
+    return f"{own / whole:.3g} of the teacher's" if own and whole else ""
 
 
 def _text(value: Any) -> Cell:
