@@ -42,14 +42,21 @@ class Point:
 
 def title(record: Record) -> str:
     """``teacher.onnx to cnn``, as far as it is known."""
-    teacher, student = dig(record, "teacher", "name"), dig(record, "student", "architecture")
+    teacher, student = dig(record, "teacher", "name"), _student(record)
     return f"{teacher or 'a teacher'} → {student or 'a student'}"
+
+
+def _student(record: Record) -> str | None:
+    """The one student, or how many there are."""
+    several = dig(record, "students")
+    name = f"{len(several)} students" if isinstance(several, dict) else dig(record, "student", "architecture")
+    return str(name) if name else None
 
 
 def asked(record: Record) -> str:
     """What the run was to do, in a few sentences."""
     teacher = dig(record, "teacher", "name") or "the teacher"
-    student = dig(record, "student", "architecture") or "a student"
+    student = _student(record) or "a student"
     samples, steps = dig(record, "plan", "samples"), dig(record, "plan", "steps")
     epochs = dig(record, "plan", "epochs")
     trained = f"{plural(epochs, 'epoch')} of training" if epochs else ""
