@@ -26,6 +26,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One of several students, and where its own page is."""
+
+    name: str
+    page: str
+    """Path relative to the folder of the page that lists it; empty where there is none."""
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Students:
+    """Several students of one bank beside each other."""
+
+    head: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of a heading and cells under column headings."""
 
@@ -49,6 +67,8 @@ def networks(record: Mapping[str, Any]) -> Table:
         ("Read through", _text(dig(teacher, "converter")), Cell(NOTHING)),
     ]
     kept = [row for row in rows if row[1].value != NOTHING]
+    if dig(record, "students"):
+        return Table(("", "Teacher"), tuple((name, (left,)) for name, left, _ in kept))
     return Table(("", "Teacher", "Student"), tuple((name, (left, right)) for name, left, right in kept))
 
 
@@ -58,6 +78,33 @@ def _beside(own: float | None, whole: float | None) -> str:
 
 def _text(value: Any) -> Cell:
     return Cell(str(value) if value else NOTHING)
+
+
+def several(record: Mapping[str, Any], students: Mapping[str, Mapping[str, Any]]) -> Students | None:
+    """The students of a run that has several, with what is known of each; None where there is one.
+
+    Args:
+        record: of the run.
+        students: the records of theirs, by name; those that were not begun have none.
+    """
+    folders = dig(record, "students")
+    if not isinstance(folders, Mapping):
+        return None
+    entries = []
+    for name, folder in folders.items():
+        own = students.get(name, {})
+        found = dig(own, "evaluation", "models", "student")
+        cells = (
+            Cell(count(dig(own, "student", "parameters"))),
+            Cell(percent(dig(found, "accuracy")), interval(dig(found, "accuracy_interval"))),
+            Cell(percent(dig(found, "agreement")), interval(dig(found, "agreement_interval"))),
+            Cell(percent(dig(own, "evaluation", "accuracy", "noise_baseline"))),
+            Cell(percent(dig(own, "synthetic_fidelity"))),
+            Cell(str(dig(own, "status") or "not begun")),
+        )
+        entries.append(Entry(name, f"{folder}/report.html" if dig(own, "report") else "", cells))
+    head = ("Student", "Weights", "Accuracy", "Agreement", "Accuracy from noise", "Synthetic agreement", "State")
+    return Students(head, tuple(entries))
 
 
 def input_line(record: Mapping[str, Any]) -> str:

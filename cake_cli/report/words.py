@@ -87,6 +87,8 @@ def class_labels(names: Any, classes: int) -> tuple[str, ...]:
 
 
 def network(record: Mapping[str, Any]) -> str | None:
-    """The student's architecture; of one's own code ``file.py:function``, without the folder."""
+    """The student's architecture, of one's own code ``file.py:function`` without the folder; how many, of several."""
+    if isinstance(several := dig(record, "students"), Mapping):
+        return f"{len(several)} students"
     name = dig(record, "student", "architecture")
     return str(name).rpartition("/")[2] if name and ".py:" in str(name) else name
