@@ -50,6 +50,8 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     if len(prepared.students) > 1:
         _teach_each(prepared, run, bank, reporter, ranks)
         run.finish("complete")
+        if prepared.config.evaluation.report:
+            run.update(report=str(write_report(run)))
     else:
         _teach(prepared, run, bank, reporter, ranks)
     ranks.share(None)

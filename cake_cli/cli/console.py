@@ -132,7 +132,9 @@ def count(number: float) -> str:
 
 
 def size(number: float) -> str:
-    """``2.3 GiB``, ``14 MiB``, ``90 kiB``."""
+    """``2.3 GiB``, ``14 MiB``, ``90 kiB``, ``84 B``."""
+    if 0 < number < 1024:
+        return f"{number:.0f} B"
     for unit, step in (("GiB", 2**30), ("MiB", 2**20)):
         if number >= step:
             return f"{number / step:.1f} {unit}"

@@ -16,5 +16,5 @@ def report(path: Annotated[Path, typer.Argument(help="A run directory.", metavar
     from cake_cli.runs import RunDirectory
 
     run = RunDirectory.open(path)
-    for one in list(run.students().values()) or [run]:
+    for one in [*run.students().values(), run]:
         Console().result(str(write_report(one)))

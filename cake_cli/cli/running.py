@@ -203,7 +203,7 @@ def _facts(outcome: dict[str, Any], each: list[dict[str, Any]]) -> list[tuple[st
         spent |= {one["name"]: sum(one["seconds"].values()) for one in each}
     facts = [("student", one["student"]) for one in each]
     facts += [(file["format"], file["path"]) for one in each for file in one["exports"]]
-    facts += [("report", one["report"] or "not written (--no-report)") for one in each]
+    facts.append(("report", outcome["report"] or "not written (--no-report)"))
     if not outcome["data_free"]:
         facts.append(("data", "NOT data-free: real data trained the student"))
     forward = passes["forward"] + sum((one["training_passes"] or {"forward": 0})["forward"] for one in each)

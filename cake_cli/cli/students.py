@@ -77,5 +77,7 @@ def _table(console: Console, subject: Subject, found: list[Offer]) -> None:
     console.say(f"for inputs of {format_shape(subject.shape)} and {subject.classes} classes")
     console.table(["student", "parameters", "multiply-adds", "file"], rows, result=True)
     unfit = [[offer.name, offer.reason or ""] for offer in found if offer.size is None]
-    if unfit:
+    if unfit and len(subject.shape) == 1:
+        console.say(f"the other {len(unfit)} are for images")
+    elif unfit:
         console.table(["does not fit", "why"], unfit, result=True, prose=True)

@@ -57,6 +57,7 @@ def write_report(run: RunDirectory) -> Path:
         asked=prose.asked(record),
         banners=prose.banners(record, gate=config.evaluation.min_agreement if config else None),
         stats=headline.stats(record),
+        students=tables.several(record, {name: own.record for name, own in run.students().items()}),
         scale=headline.scale(record),
         measured_on=headline.measured_on(record),
         networks=tables.networks(record),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cake_cli.report.words import dig, number, percent, plural
+from cake_cli.report.words import dig, network, number, percent, plural
 
 Record = Mapping[str, Any]
 """The content of run.json; any key may be absent."""
@@ -42,14 +42,14 @@ class Point:
 
 def title(record: Record) -> str:
     """``teacher.onnx to cnn``, as far as it is known."""
-    teacher, student = dig(record, "teacher", "name"), dig(record, "student", "architecture")
+    teacher, student = dig(record, "teacher", "name"), network(record)
     return f"{teacher or 'a teacher'} → {student or 'a student'}"
 
 
 def asked(record: Record) -> str:
     """What the run was to do, in a few sentences."""
     teacher = dig(record, "teacher", "name") or "the teacher"
-    student = dig(record, "student", "architecture") or "a student"
+    student = network(record) or "a student"
     samples, steps = dig(record, "plan", "samples"), dig(record, "plan", "steps")
     epochs = dig(record, "plan", "epochs")
     trained = f"{plural(epochs, 'epoch')} of training" if epochs else ""
@@ -96,6 +96,10 @@ def banners(record: Record, *, gate: float | None) -> list[Banner]:
     if dig(record, "data_free") is False:
         text = "Real data took part in making the student. Nothing on this page shows what cake does without data."
         found.append(Banner("This run was not data-free.", text, grave=True))
+    first = dig(record, "student", "init_sha256")
+    if first:
+        text = f"They are of a file with the SHA-256 {str(first)[:12]}. cake does not know which data they have seen."
+        found.append(Banner("The student started from weights.", text))
     outside = dig(record, "outside_contract")
     if isinstance(outside, Sequence) and not isinstance(outside, str) and outside:
         used = " and ".join(str(name) for name in outside)
@@ -145,6 +149,7 @@ def limits(record: Record) -> list[Point]:
         points.insert(0, Point("Not data-free.", "Real data took part in making this student."))
     elif free is True:
         used = " The held-out data served this report only: they neither trained nor selected." if data else ""
+        used += " What its first weights saw is not known." if dig(record, "student", "init_sha256") else ""
         points.append(Point("Data-free, as far as cake can see.", f"No real sample trained the student.{used}"))
     return points
 

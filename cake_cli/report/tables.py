@@ -8,7 +8,7 @@ from typing import Any
 
 from cake_cli.errors import UsageError
 from cake_cli.report.headline import MODELS
-from cake_cli.report.words import NOTHING, count, dig, duration, figure, interval, number, percent
+from cake_cli.report.words import NOTHING, count, dig, duration, figure, interval, network, number, percent
 from cake_cli.spec import InputSpec, format_shape
 
 MOST_CLASSES = 20
@@ -26,6 +26,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One of several students, and where its own page is."""
+
+    name: str
+    page: str
+    """Path relative to the folder of the page that lists it; empty where there is none."""
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Students:
+    """Several students of one bank beside each other."""
+
+    head: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of a heading and cells under column headings."""
 
@@ -38,21 +56,55 @@ def networks(record: Mapping[str, Any]) -> Table:
     """Teacher and student beside each other."""
     teacher, student = dig(record, "teacher"), dig(record, "student")
     own, whole = number(dig(student, "parameters")), number(dig(teacher, "parameters"))
-    ratio = f"{own / whole:.3g} of the teacher's" if own and whole else ""
+    work, more = (number(dig(side, "size", "multiply_adds")) for side in (student, teacher))
     rows = [
-        ("Network", _text(dig(teacher, "name")), _text(dig(student, "architecture"))),
-        ("Weights", Cell(count(whole)), Cell(count(own), ratio)),
+        ("Network", _text(dig(teacher, "name")), _text(network(record))),
+        ("Weights", Cell(count(whole)), Cell(count(own), _beside(own, whole))),
+        ("Multiply-adds", Cell(count(more)), Cell(count(work), _beside(work, more))),
         ("File", _text(dig(teacher, "path")), _text(dig(student, "file"))),
         ("SHA-256", Cell(str(dig(teacher, "sha256") or NOTHING)[:12]), Cell(NOTHING)),
         ("Output", _text(dig(teacher, "output_kind")), Cell("logits")),
         ("Read through", _text(dig(teacher, "converter")), Cell(NOTHING)),
     ]
     kept = [row for row in rows if row[1].value != NOTHING]
+    if dig(record, "students"):
+        return Table(("", "Teacher"), tuple((name, (left,)) for name, left, _ in kept))
     return Table(("", "Teacher", "Student"), tuple((name, (left, right)) for name, left, right in kept))
+
+
+def _beside(own: float | None, whole: float | None) -> str:
+    return f"{own / whole:.3g} of the teacher's" if own and whole else ""
 
 
 def _text(value: Any) -> Cell:
     return Cell(str(value) if value else NOTHING)
+
+
+def several(record: Mapping[str, Any], students: Mapping[str, Mapping[str, Any]]) -> Students | None:
+    """The students of a run that has several, with what is known of each; None where there is one.
+
+    Args:
+        record: of the run.
+        students: the records of theirs, by name; those that were not begun have none.
+    """
+    folders = dig(record, "students")
+    if not isinstance(folders, Mapping):
+        return None
+    entries = []
+    for name, folder in folders.items():
+        own = students.get(name, {})
+        found = dig(own, "evaluation", "models", "student")
+        cells = (
+            Cell(count(dig(own, "student", "parameters"))),
+            Cell(percent(dig(found, "accuracy")), interval(dig(found, "accuracy_interval"))),
+            Cell(percent(dig(found, "agreement")), interval(dig(found, "agreement_interval"))),
+            Cell(percent(dig(own, "evaluation", "accuracy", "noise_baseline"))),
+            Cell(percent(dig(own, "synthetic_fidelity"))),
+            Cell(str(dig(own, "status") or "not begun")),
+        )
+        entries.append(Entry(name, f"{folder}/report.html" if dig(own, "report") else "", cells))
+    head = ("Student", "Weights", "Accuracy", "Agreement", "Accuracy from noise", "Synthetic agreement", "State")
+    return Students(head, tuple(entries))
 
 
 def input_line(record: Mapping[str, Any]) -> str:

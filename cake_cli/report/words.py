@@ -84,3 +84,11 @@ def class_labels(names: Any, classes: int) -> tuple[str, ...]:
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == classes:
         return tuple(str(name) for name in names)
     return tuple(str(index) for index in range(classes))
+
+
+def network(record: Mapping[str, Any]) -> str | None:
+    """The student's architecture, of one's own code ``file.py:function`` without the folder; how many, of several."""
+    if isinstance(several := dig(record, "students"), Mapping):
+        return f"{len(several)} students"
+    name = dig(record, "student", "architecture")
+    return str(name).rpartition("/")[2] if name and ".py:" in str(name) else name

@@ -137,8 +137,9 @@ def test_version(cake: Callable[..., Outcome]):
 
 def test_students_and_recipes_are_listed(cake: Callable[..., Outcome]):
     assert json.loads(cake("students", "--json").out) == STUDENTS
-    assert all(name in cake("students").out for name in STUDENTS)
-    assert all(name in cake("recipes").out for name in recipe_names())
+    students, recipes = cake("students").out, cake("recipes").out
+    assert all(name in students for name in STUDENTS)
+    assert all(name in recipes for name in recipe_names())
     assert "set_size = 500" in cake("recipes", "paper-cifar").out
 
 

@@ -50,7 +50,23 @@ def test_a_run_of_several_is_no_model_but_its_students_are(cake: Cake, bank: Pat
     assert cake("report", "both").out.splitlines() == [
         "both/students/mlp-8/report.html",
         "both/students/linear/report.html",
+        "both/report.html",
     ]
+
+
+def test_a_page_lists_them(cake: Cake, bank: Path, heldout: Path, mlp_file: Path):
+    command = [flag for flag in BOTH if flag != "--no-report"]
+    outcome = cake("train", bank, *command, "--data", heldout, "--teacher", mlp_file, "-o", "both", "--json")
+    assert json.loads(outcome.out)["report"] == "both/report.html"
+    page = Path("both/report.html").read_text(encoding="utf-8")
+    assert "→ 2 students</h1>" in page
+    for name, folder in (("mlp:8", "mlp-8"), ("linear", "linear")):
+        assert f'<a href="students/{folder}/report.html">{name}</a>' in page
+        assert Path(f"both/students/{folder}/report.html").is_file()
+    accuracy = record(Path("both/students/linear"))["evaluation"]["accuracy"]
+    assert f"<td>{accuracy['student']:.1%}".replace("%", " %") in page.replace("\u00a0", " ").replace("\u202f", " ")
+    assert "Not measured" not in page
+    assert "No held-out data" not in page
 
 
 @pytest.mark.parametrize("stopped", ["mlp:8", "linear"])

@@ -80,6 +80,9 @@ def test_for_a_shape_and_for_a_bank(cake: Cake, bank: Path):
     assert (found["teacher"], found["input_shape"], found["size"]) == ("the bank bank", [1, 4, 4], None)
     vector = json.loads(cake("students", "--input-shape", "12", "--classes", "3", "--json").out)
     assert [student["name"] for student in vector["students"] if student["size"]] == ["linear"]
+    said = cake("students", "--input-shape", "12", "--classes", "3")
+    assert "the other 4 are for images" in said.err
+    assert "vgg11" not in said.out
 
 
 def test_half_a_shape_is_asked_for(cake: Cake):

@@ -289,5 +289,6 @@ def test_durations(seconds: float, text: str):
 
 def test_counts_sizes_and_rates():
     assert [count(number) for number in (512, 94_600, 21_300_000, 4e9)] == ["512", "94.6 k", "21.3 M", "4.0 G"]
-    assert [size(number) for number in (90 * 1024, 14 * 2**20, 2.3 * 2**30)] == ["90 kiB", "14.0 MiB", "2.3 GiB"]
+    sizes = (84, 90 * 1024, 14 * 2**20, 2.3 * 2**30)
+    assert [size(number) for number in sizes] == ["84 B", "90 kiB", "14.0 MiB", "2.3 GiB"]
     assert [rate_text(rate) for rate in (41_000, 0.5)] == ["41.0 k/s", "30.0/min"]

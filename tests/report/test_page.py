@@ -165,6 +165,20 @@ def test_real_data_is_said_loudly(tmp_path: Path) -> None:
     assert "Data-free, as far as" not in page.text
 
 
+def test_a_start_from_weights_and_what_both_networks_cost(tmp_path: Path) -> None:
+    run = made.run(tmp_path / "run", metrics=False, with_bank=False)
+    student = {"architecture": "/home/me/nets.py:make", "parameters": 50, "size": {"multiply_adds": 48}}
+    teacher = dict(run.record["teacher"]) | {"size": {"multiply_adds": 192}}
+    run.update(student=student | {"init_sha256": "e" * 64}, teacher=teacher)
+    write_report(run)
+    page = read(run.path / "report.html")
+    assert "The student started from weights." in page.text
+    assert "What its first weights saw is not known." in page.text
+    assert "nets.py:make" in page.text
+    assert "/home/me" not in page.text
+    assert "0.25 of the teacher's" in page.text
+
+
 @pytest.mark.parametrize(("gate", "words"), [(0.5, "is reached"), (0.999, "asked for is missed")])
 def test_a_gate_is_told(tmp_path: Path, gate: float, words: str) -> None:
     _, page = report(tmp_path, gate=gate, metrics=False, with_bank=False)
