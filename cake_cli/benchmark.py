@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.trainer import train
 from cake_cli.errors import NoGradient
 from cake_cli.events import SILENT
@@ -227,9 +228,8 @@ def _training(prepared: Prepared, student: Blueprint, *, seconds: float) -> Comp
     settings, hardware, subject = prepared.config.training, prepared.hardware, prepared.subject
     size, shape = settings.batch_size, subject.spec.shape
     networks = [hardware.place(student.build()) for _ in range(2)]
-    optimizer = torch.optim.SGD(
-        networks[1].train().parameters(), lr=1e-6, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    rule = UpdateRule.for_network(networks[0], settings.student_optimizer, lr=1e-6, momentum=settings.momentum)
+    optimizer = rule.build(networks[1].train())
     images, logits = torch.randn(size, *shape), torch.randn(size, subject.classes)
     batch, soft = hardware.place_rows(images), logits.to(hardware.device).softmax(dim=1)
 
@@ -254,9 +254,7 @@ def _training(prepared: Prepared, student: Blueprint, *, seconds: float) -> Comp
             loss=distillation_loss(settings.labels, settings.temperature),
             epochs=1,
             batch_size=size,
-            lr=1e-6,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+            rule=rule,
             seed=0,
             hardware=hardware,
             stage=SILENT.stage("", 1, ""),

@@ -52,6 +52,7 @@ __all__ = [
     "Method",
     "Noise",
     "Optimizer",
+    "OptimizerName",
     "Outputs",
     "Plan",
     "Precision",
@@ -69,6 +70,7 @@ Outputs = Literal["auto", "logits", "log-probs", "probs", "labels"]
 Labels = Literal["soft", "hard"]
 LossName = Literal["ce", "kl", "logits"]
 View = Literal["mix", "shift", "flip", "noise"]
+OptimizerName = Literal["auto", "sgd", "adamw"]
 LearningRateSchedule = Literal["one-cycle", "cosine", "constant"]
 BankMemory = Literal["auto", "device", "host", "disk"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -168,14 +170,16 @@ class TrainingConfig:
     """Passes over the bank."""
     batch_size: int = 256
     """Samples of a training step."""
-    lr: float = 0.1
-    """Peak learning rate."""
+    student_optimizer: OptimizerName = "auto"
+    """auto is adamw for students with layer normalisation (transformers, ConvNeXt), else sgd."""
+    lr: float | None = None
+    """Peak learning rate; without it 0.1 with sgd and 0.003 with adamw."""
     lr_schedule: LearningRateSchedule = "one-cycle"
     """How the learning rate runs: up and down (one-cycle), from the peak down to 0 (cosine), or constant."""
     momentum: float = 0.9
     """Momentum of SGD."""
-    weight_decay: float = 5e-4
-    """Weight decay of SGD."""
+    weight_decay: float | None = None
+    """Weight decay; without it 5e-4 with sgd and 0.01 with adamw."""
     labels: Labels = "soft"
     """soft: the teacher's probabilities; hard: its most probable class."""
     loss: LossName = "ce"
@@ -212,9 +216,9 @@ class TrainingConfig:
         require(
             (self.epochs > 0, "--epochs must be positive", "--epochs 30"),
             (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 256"),
-            (self.lr > 0, "--lr must be positive", "--lr 0.1"),
+            (self.lr is None or self.lr > 0, "--lr must be positive", "--lr 0.1"),
             (0 <= self.momentum < 1, "momentum lies in [0, 1)", "--set training.momentum=0.9"),
-            (self.weight_decay >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
+            ((self.weight_decay or 0) >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
             (self.temperature > 0, "--temperature must be positive", "--temperature 4"),
             (0 <= self.heldout_fraction <= 0.5, "heldout_fraction lies in [0, 0.5]", "0.05"),
             (0 <= self.ema < 1, "--ema lies in [0, 1)", "--ema 0.999"),

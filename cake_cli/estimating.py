@@ -12,6 +12,7 @@ import torch
 
 from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.placement import choose_place, held_bytes
 from cake_cli.distillation.trainer import train
 from cake_cli.distillation.views import Views
@@ -202,9 +203,7 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             views=_timed_views(prepared),
             epochs=1,
             batch_size=rows,
-            lr=1e-6,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+            rule=UpdateRule.for_network(network, settings.student_optimizer, lr=1e-6),
             seed=0,
             hardware=hardware,
             stage=SILENT.stage("probe", 1, ""),

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cake_cli.config import TrainingConfig
 from cake_cli.distillation.fidelity import known_by_heart, row_agreement
 from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.placement import choose_place, feed_from
 from cake_cli.distillation.pool import Part, Pool
 from cake_cli.distillation.shelf import Shelf
@@ -154,6 +156,9 @@ def _fit(
         )
     torch.manual_seed(seed)
     student = hardware.place(_blueprint(prepared).build())
+    rule = update_rule(settings, student)
+    if name == "training" and ranks.is_first:
+        run.update(optimizer={"name": rule.name, "lr": rule.lr, "weight_decay": rule.weight_decay})
     pools = [lesson.learned] + ([lesson.heldout] if lesson.heldout is not None and ranks.is_first else [])
     size = sum(len(pool) * pool.row_bytes for pool in pools) * (ranks.world if hardware.device.type == "cpu" else 1)
     place = choose_place(size, hardware, settings.bank_memory)
@@ -176,10 +181,8 @@ def _fit(
             views=views,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
-            lr=settings.lr,
+            rule=rule,
             lr_schedule=settings.lr_schedule,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
             ema=settings.ema,
             seed=seed,
             hardware=hardware,
@@ -195,6 +198,17 @@ def _fit(
             fidelity = "" if agreed is None else f"   agrees on {agreed:.1%} of held-out synthetic samples"
             stage.conclude(f"{settings.epochs} epochs   loss {last[0].loss:.3f}{fidelity}")
     return student
+
+
+def update_rule(settings: TrainingConfig, student: nn.Module) -> UpdateRule:
+    """The optimizer that a configuration means for a student."""
+    return UpdateRule.for_network(
+        student,
+        settings.student_optimizer,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+    )
 
 
 @contextmanager

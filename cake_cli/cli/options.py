@@ -20,6 +20,7 @@ from cake_cli.config import (
     LossName,
     Method,
     Noise,
+    OptimizerName,
     Outputs,
     Plan,
     Precision,
@@ -162,6 +163,7 @@ Bank = Annotated[str | None, flag("synthesis.bank", "--bank", panel=SYNTHESIS, m
 TRAINING = "Training"
 Epochs = Annotated[int | None, flag("training.epochs", "--epochs", panel=TRAINING)]
 BatchSize = Annotated[int | None, flag("training.batch_size", "--batch-size", panel=TRAINING)]
+Optimizer = Annotated[OptimizerName | None, flag("training.student_optimizer", "--optimizer", panel=TRAINING)]
 LearningRate = Annotated[float | None, flag("training.lr", "--lr", panel=TRAINING)]
 Schedule = Annotated[LearningRateSchedule | None, flag("training.lr_schedule", "--lr-schedule", panel=TRAINING)]
 Loss = Annotated[LossName | None, flag("training.loss", "--loss", panel=TRAINING)]

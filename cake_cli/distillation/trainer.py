@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from cake_cli.config import LearningRateSchedule
@@ -18,6 +18,7 @@ from cake_cli.distillation.averaging import Average
 from cake_cli.distillation.feeding import Feed, Labelled
 from cake_cli.distillation.fidelity import measure_agreement
 from cake_cli.distillation.losses import Loss, with_true_labels
+from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.order import Order, share_of, shuffled, with_partners
 from cake_cli.distillation.views import Views
 from cake_cli.errors import DataError, RunError
@@ -54,9 +55,7 @@ def train(
     loss: Loss,
     epochs: int,
     batch_size: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
+    rule: UpdateRule,
     seed: int,
     hardware: Hardware,
     stage: Stage,
@@ -70,7 +69,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> None:
-    """Trains `student` in place with SGD; what counts is the last step, or the average of the weights at it.
+    """Trains `student` in place; what counts is the last step, or the average of the weights at it.
 
     The order of samples in an epoch depends on (seed, epoch) only. A checkpoint holds the end of an epoch, and an
     epoch that was cut short is repeated from its first step: on the same device a resumed run ends bit for bit where
@@ -83,9 +82,7 @@ def train(
         loss: of the student's logits against the teacher's.
         epochs: passes over `samples`.
         batch_size: samples of a step, over all processes; the last, smaller batch of an epoch is left out.
-        lr: peak learning rate.
-        momentum: of SGD.
-        weight_decay: of SGD.
+        rule: the optimizer and its peak learning rate.
         seed: of the order of samples and of dropout.
         hardware: where the student lies, and its precision.
         stage: told of progress, in epochs.
@@ -106,13 +103,13 @@ def train(
     """
     batch_size = min(batch_size, len(samples))
     steps = len(samples) // batch_size
-    optimizer = SGD(student.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optimizer = rule.build(student)
     learner = _Learner(
         forward=student if forward is None else forward,
         loss=loss,
         hard_weight=hard_weight,
         optimizer=optimizer,
-        schedule=_schedule(lr_schedule, optimizer, lr, epochs * steps),
+        schedule=_schedule(lr_schedule, optimizer, rule.lr, epochs * steps),
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16"),
         average=Average(student, ema) if ema else None,
         hardware=hardware,
@@ -132,7 +129,7 @@ def train(
             if step % LOOK_EVERY == 0 or step == steps:
                 bad = _first_bad(losses[looked:step], world)
                 if bad is not None:
-                    raise _blame(samples, order, looked + bad, epoch, lr, hardware)
+                    raise _blame(samples, order, looked + bad, epoch, rule.lr, hardware)
                 looked = step
             if step == steps or time.monotonic() - clock > TELL_SECONDS:
                 stage.advance((step - told) / steps)
@@ -156,7 +153,7 @@ class _Learner:
     forward: Callable[[Tensor], Tensor]
     loss: Loss
     hard_weight: float
-    optimizer: SGD
+    optimizer: Optimizer
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
     average: Average | None
@@ -192,7 +189,7 @@ class _Learner:
         return value.detach()
 
 
-def _schedule(name: LearningRateSchedule, optimizer: SGD, lr: float, steps: int) -> LRScheduler:
+def _schedule(name: LearningRateSchedule, optimizer: Optimizer, lr: float, steps: int) -> LRScheduler:
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
     if name == "constant":

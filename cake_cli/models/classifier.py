@@ -196,10 +196,10 @@ def logits_of_labels(labels: Tensor, classes: int) -> Tensor:
 
 
 class LogitOf(_Floored):
-    """The probability of the second of two classes to its logit; zero and one stay finite."""
+    """The probability of the second of two classes, or of each class apart, to its logit; 0 and 1 stay finite."""
 
     def forward(self, probability: Tensor) -> Tensor:
-        """(N, 1) to (N, 1)."""
+        """(N, 1) to (N, 1), or (N, K) to (N, K)."""
         tiny = self.least(probability.dtype)
         return probability.clamp_min(tiny).log() - (1 - probability).clamp_min(tiny).log()
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.trainer import Labelled, train
 from cake_cli.events import SILENT
 from cake_cli.hardware import pick
@@ -68,9 +69,7 @@ def learned(
         loss=distillation_loss("soft", 1.0),
         epochs=epochs,
         batch_size=BATCH,
-        lr=LEARNING_RATE,
-        momentum=0.9,
-        weight_decay=5e-4,
+        rule=UpdateRule("sgd", LEARNING_RATE, 5e-4),
         seed=seed,
         hardware=hardware,
         stage=SILENT.stage("", 1, ""),

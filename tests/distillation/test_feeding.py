@@ -13,6 +13,7 @@ from torch import nn
 from cake_cli.distillation import order as ordering
 from cake_cli.distillation.feeding import Labelled, load
 from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.order import in_turn, shuffled, with_partners
 from cake_cli.distillation.placement import feed_from
 from cake_cli.distillation.pool import Part, Pool
@@ -100,7 +101,7 @@ def test_a_student_of_the_disk_is_that_of_memory(tmp_path: Path, cpu: Hardware):
         student = cpu.place(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 3)))
         train(
             student, feed_from(pool, place, cpu), heldout=feed_from(pool, place, cpu),  # type: ignore[arg-type]
-            loss=distillation_loss("soft", 1.0), epochs=2, batch_size=32, lr=0.1, momentum=0.9, weight_decay=5e-4,
+            loss=distillation_loss("soft", 1.0), epochs=2, batch_size=32, rule=UpdateRule("sgd", 0.1, 5e-4),
             seed=0, hardware=cpu, stage=SILENT.stage("", 1, ""),
         )  # fmt: skip
         trained.append(student.state_dict())

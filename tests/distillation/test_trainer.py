@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.fidelity import measure_agreement
 from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.trainer import Epoch, train
 from cake_cli.errors import DataError, RunError
 from cake_cli.events import SILENT
@@ -34,9 +35,7 @@ def fit(student: nn.Module, cpu: Hardware, **changes: object) -> list[Epoch]:
         "loss": distillation_loss("soft", 1.0),
         "epochs": 6,
         "batch_size": 32,
-        "lr": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
+        "rule": UpdateRule("sgd", 0.1, 5e-4),
         "seed": 1,
         "hardware": cpu,
         "stage": SILENT.stage("", 1, ""),

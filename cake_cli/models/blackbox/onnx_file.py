@@ -17,10 +17,11 @@ from cake_cli.models.onnx.names import read_names
 from cake_cli.models.onnx.preparation import PASSES, prepare
 from cake_cli.models.onnx.preparation.order import keep_output
 from cake_cli.models.onnx.reading import read_model
+from cake_cli.models.onnx.refusals import TREES
 from cake_cli.models.onnx.runtime import FileRuntime, NoRuntime
 from cake_cli.models.onnx.scaling import Scaling, read_scaling
 from cake_cli.models.onnx.signature import Port, choose_input, choose_output, read_rows
-from cake_cli.models.opened import OpenedModel
+from cake_cli.models.opened import OpenedModel, OutputKind
 
 _BYTES: dict[int, tuple[int, int]] = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
 
@@ -31,18 +32,20 @@ class RuntimeOracle:
     Args:
         runtime: with one output.
         labels: the numbers that stand for the classes, in order, if it gives labels; None for scores.
+        kind: what the scores are, where the graph shows it.
     """
 
-    def __init__(self, runtime: FileRuntime, labels: Mapping[int, int] | None) -> None:
+    def __init__(self, runtime: FileRuntime, labels: Mapping[int, int] | None, kind: OutputKind | None = None) -> None:
         self.runtime = runtime
         self.labels = labels
+        self.kind = kind
 
     def ask(self, rows: np.ndarray) -> Answer:
         """Runs float32 rows (N, *row); whole numbers where the graph takes bytes."""
         bounds = _BYTES.get(self.runtime.port.kind)
         values = self.runtime(rows if bounds is None else np.rint(rows).clip(*bounds))[0]
         if self.labels is None:
-            return Answer(values.reshape(len(values), -1))
+            return Answer(values.reshape(len(values), -1), self.kind)
         found = [self.labels.get(int(value), int(value)) for value in values.reshape(len(values), -1)[:, 0]]
         return Answer(np.array(found, dtype=np.int64), "labels")
 
@@ -83,7 +86,7 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
         raise ModelFileError(f"{path.name} gives labels, and does not tell of how many classes", "--classes K")
     labels = _places(names) if gives_labels else None
     return OpenedModel(
-        module=BlackBox(RuntimeOracle(runtime, labels), classes=classes if gives_labels else None),
+        module=BlackBox(RuntimeOracle(runtime, labels, _kind(graph, name)), classes=classes if gives_labels else None),
         input_shape=rows.shape,
         output_kind="labels" if gives_labels else "logits",
         converter=runtime.name,
@@ -107,6 +110,13 @@ def _output(graph: ModelProto, settings: TeacherConfig) -> tuple[str, bool]:
             raise
         name = whole[0]
     return name, name in whole and bool(ports[name].kind)
+
+
+def _kind(graph: ModelProto, name: str) -> OutputKind | None:
+    """What trees say of their scores: probabilities of each class apart, as boosted ones give them."""
+    ends = [one for one in graph.graph.node if name in one.output and one.op_type in TREES]
+    said = {a.s for one in ends for a in one.attribute if a.name == "post_transform"}
+    return "sigmoid" if b"LOGISTIC" in said else None
 
 
 def _places(names: list[str]) -> dict[int, int]:

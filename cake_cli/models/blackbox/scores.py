@@ -28,18 +28,22 @@ def kind_of(box: nn.Module, outputs: Tensor, stated: Outputs) -> OutputKind:
         return "labels"
     if stated != "auto" and stated != "labels":  # noqa: PLR1714  # so that mypy sees it
         return stated
-    if said is not None:
+    if said is not None and said != "sigmoid":
         return said
     inside = bool(((outputs >= 0) & (outputs <= 1)).all())
     sums_to_one = bool(((outputs.sum(dim=1) - 1).abs() < NEAR_ONE).all())
-    return "probs" if outputs.shape[1] > 1 and inside and sums_to_one else "logits"
+    if outputs.shape[1] > 1 and inside and sums_to_one:
+        return "probs"
+    return said or "logits"
 
 
 def to_logits(kind: OutputKind, columns: int, *, hard: bool = False) -> list[nn.Module]:
     """What turns answers (N, columns) of a kind into logits (N, K), or into those of hard labels."""
     after: list[nn.Module] = []
-    if kind == "probs":
-        after.append(LogOf(FLOOR) if columns > 1 else LogitOf(FLOOR))
+    if kind == "sigmoid" or (kind == "probs" and columns == 1):
+        after.append(LogitOf(FLOOR))
+    elif kind == "probs":
+        after.append(LogOf(FLOOR))
     if columns == 1:
         after.append(TwoClasses())
     return [*after, HardLabels()] if hard and kind != "labels" else after

@@ -48,7 +48,14 @@ def int8(folder: Path, *, dynamic: bool = False, softmax: bool = False, name: st
     return save(proto, folder, name)
 
 
-def trees(folder: Path, *, trees: int = 40, labels: tuple[int, ...] = (0, 1, 2), name: str = "trees.onnx") -> Path:
+def trees(
+    folder: Path,
+    *,
+    trees: int = 40,
+    labels: tuple[int, ...] = (0, 1, 2),
+    post_transform: str = "NONE",
+    name: str = "trees.onnx",
+) -> Path:
     """x (N, 4) to a label (N,) and probabilities (N, 3): the mean of stumps, as scikit-learn's forests are exported."""
     rng = np.random.default_rng(0)
     columns: dict[str, list] = {key: [] for key in ("id", "tree", "feature", "value", "mode", "true", "false")}
@@ -81,7 +88,7 @@ def trees(folder: Path, *, trees: int = 40, labels: tuple[int, ...] = (0, 1, 2),
         class_ids=leaves["class"],
         class_weights=leaves["weight"],
         classlabels_int64s=list(labels),
-        post_transform="NONE",
+        post_transform=post_transform,
     )
     outputs = [port("label", ["n"], INT64), port("y", ["n", 3])]
     return save(model([forest], inputs=[port("x", ["n", 4])], outputs=outputs, opsets=OPSETS), folder, name)

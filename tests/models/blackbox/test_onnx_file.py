@@ -72,6 +72,14 @@ def test_a_tree_ensemble(tmp_path: Path) -> None:
     assert np.allclose(teacher(torch.from_numpy(rows)).softmax(1).numpy(), run(file, rows), atol=1e-5)
 
 
+def test_boosted_trees_say_how_probable_each_class_is_apart(tmp_path: Path) -> None:
+    file = trees(tmp_path, post_transform="LOGISTIC")
+    teacher = load_classifier(file)
+    assert teacher.output_kind == "sigmoid"
+    rows = draw(30, 4)
+    assert np.allclose(teacher(torch.from_numpy(rows)).sigmoid().numpy(), run(file, rows), atol=1e-5)
+
+
 def test_labels_of_a_tree_ensemble_are_numbered_as_its_classes(tmp_path: Path) -> None:
     file = trees(tmp_path, labels=(7, 3, 5))
     teacher = load_classifier(file, TeacherConfig(outputs="labels"))
