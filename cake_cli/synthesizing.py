@@ -77,7 +77,6 @@ def synthesize(
             with same_threads(bank):
                 _make_waves(engine, bank, course, reporter, run)
             if ranks.is_first:
-                _require_same_answers(bank, prepared.teacher, _asked_again(prepared.teacher, prepared.hardware))
                 _finish(bank, course)
                 health = _require_health(bank, planned=len(bank))
                 stage.conclude(_told(bank, health))
@@ -153,7 +152,8 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
             f"the bank {path} was made from another teacher ({bank.manifest['teacher']['name']})",
             "choose another --out",
         )
-    _require_same_answers(bank, engine.teacher, engine.teacher.answers)
+    if not bank.is_complete:
+        _require_same_answers(bank, engine.teacher, engine.teacher.answers)
     begun = bank.manifest["synthesis"]
     if bank.manifest["seed"] != prepared.config.seed or _binding(begun) != _binding(asdict(settings)):
         raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
@@ -262,6 +262,7 @@ def _make_waves(engine: Engine, bank: SampleBank, course: Course, reporter: Repo
                 if after < len(missing):
                     engine.expect(waves[missing[after]])
                 engine, wave = fitting_wave(engine, waves[missing[turn]], course, reporter.warn)
+                _require_same_answers(bank, engine.teacher, _asked_again(engine.teacher, engine.hardware))
                 writer.put(wave, engine.rows_per_pass)
                 del wave  # it is the writer's now: memory holds this one and the next
         except TimeIsUp:

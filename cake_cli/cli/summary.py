@@ -156,8 +156,8 @@ def _queries(prepared: Prepared) -> str:
         parts.append(f"{prepared.real.samples:,} for real data")
     if prepared.heldout is not None:
         parts.append(f"{prepared.heldout.samples * len(prepared.students):,} for the held-out data")
-    if teacher.answers is not None:
-        parts.append("a dozen to see that answers stay")
+    if teacher.answers is not None and prepared.synthesizes:
+        parts.append(f"{len(teacher.answers) * prepared.plan.wave_count:,} to see that answers stay")
     return ", ".join(parts)
 
 
