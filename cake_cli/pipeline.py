@@ -200,8 +200,8 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         about |= {
             "name": teacher.name,
             "path": as_address(named) or str(Path(named).resolve()),
-            "parameters": teacher.parameters,
-            "size": None if prepared.teacher_size is None else asdict(prepared.teacher_size),
+            "parameters": teacher.parameters or None,
+            "size": None if prepared.teacher_size is None or not teacher.parameters else asdict(prepared.teacher_size),
             "output_kind": teacher.output_kind,
             "no_gradient": teacher.no_gradient,
             "converter": teacher.converter,

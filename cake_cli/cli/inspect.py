@@ -104,7 +104,7 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     shown = {"cake.options": "options", "cake.built_with": "built with", "cake.start_sha256": "started from"}
     rows += [(name, described["facts"][key][:64]) for key, name in shown.items() if key in described["facts"]]
-    if described["no_gradient"] is None:
+    if described["parameters"]:
         rows.append(("parameters", count(described["parameters"])))
         rows.append(("multiply-adds", f"{count(described['multiply_adds'])} a row"))
     rows += [

@@ -60,7 +60,7 @@ def teacher_line(teacher: Classifier, found: Size | None = None) -> str:
     opset = teacher.facts.get("opset", "").removeprefix("ai.onnx ")
     opset = f"opset {opset}, " if opset else ""
     made = f"{teacher.architecture}, " if teacher.architecture else ""
-    if teacher.no_gradient is not None:
+    if not teacher.parameters:
         what = f"{teacher.name}  {opset}asked from outside, {format_shape(teacher.spec.shape)}"
         return f"{what} -> {teacher.classes} {teacher.output_kind}"
     return (

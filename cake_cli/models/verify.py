@@ -36,7 +36,7 @@ class Measured:
     notes: tuple[str, ...] = ()
     """What the user is to know in any case."""
     constant: bool = True
-    """Whether the same input had the same answer twice."""
+    """Whether the same input had the same answer twice; False where that was not looked at."""
     seconds_a_row: float = 0.0
 
 

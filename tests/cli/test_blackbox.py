@@ -67,9 +67,12 @@ def test_gradients_are_estimated_where_there_are_none(cake: Cake, own_folder: Pa
     assert ("int8" if kind == "int8" else "tree ensemble") in said
     assert "--gradients estimated" in said
     assert not Path("run").exists()
-    outcome = cake("distill", teacher, *TINY, *ESTIMATED, "-o", "run", "--json")
+    outcome = cake(
+        "distill", teacher, *[flag for flag in TINY if flag != "--no-report"], *ESTIMATED, "-o", "run", "--json"
+    )
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["teacher_passes"] == {"forward": 60 * (2 * 7 + 1), "backward": 0}
+    assert Path("run/report.html").is_file()
     assert "900 for samples (3 directions a step, smoothing 0.1)" in outcome.err
 
 

@@ -40,7 +40,7 @@ def measure_answers(opened: OpenedModel, rows: Tensor, *, verify: bool) -> Measu
             first, together = _timed(box, rows)
             spent = together / len(rows)
             if not verify:
-                return Measured(box, "direct", first, (_asked(box),), seconds_a_row=spent)
+                return Measured(box, "direct", first, (_asked(box),), constant=False, seconds_a_row=spent)
             again, _ = _timed(box, rows)
             each = [_timed(box, row[None]) for row in rows]
             alone = torch.cat([answer for answer, _ in each])
