@@ -63,7 +63,7 @@ def require_gradient(settings: SynthesisConfig, teacher: Classifier) -> None:
     asked = "--method smooth-noise" if teacher.spec.is_image else "--method noise"
     if own == "exact" or (own == "auto" and not settings.only_labels):
         needs = "--gradients exact" if own == "exact" else f"--method {settings.method}"
-        ways = ["give a model that has one", f"{asked}, which asks it for labels alone"]
+        ways = [teacher.instead or "give a model that has one", f"{asked}, which asks it for labels alone"]
         if teacher.output_kind != "labels":
             ways.insert(0, "--gradients estimated, which works it out from outputs alone")
         raise NoGradient(f"{teacher.name} has no gradient ({why}), and {needs} needs one", "; or ".join(ways))

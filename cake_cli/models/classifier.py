@@ -56,6 +56,8 @@ class Classifier:
 
     no_gradient: str | None = None
     """Why it is not differentiable: a black box, which can only be asked."""
+    instead: str | None = None
+    """Which model would have a gradient."""
     seconds_a_row: float | None = None
     """How long a row took, where every row that is asked may cost: then none is asked to time a run."""
     answers: Tensor | None = None

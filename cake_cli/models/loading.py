@@ -239,6 +239,7 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         checks=checks if settings.verify else (*checks, "gradient and runtime agreement not checked (--no-verify)"),
         check_seconds=opened.check_seconds + time.perf_counter() - started,
         no_gradient=why,
+        instead=opened.instead,
         seconds_a_row=measured.seconds_a_row if opened.answers_may_cost else None,
         answers=nn.Sequential(*after)(measured.outputs) if opened.answers_may_change and measured.constant else None,
     )

@@ -47,6 +47,8 @@ class OpenedModel:
     """Spent on comparing the module with its file."""
     no_gradient: str | None = None
     """Why there is no gradient in the input, of a black box; its module then gives what it says, with no end off."""
+    instead: str | None = None
+    """Which model would have one."""
     answers_may_cost: bool = False
     """Whether each row that is asked may cost something."""
     answers_may_change: bool = False

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from cake_cli.config import TeacherConfig
-from cake_cli.errors import ModelFileError, NoGradient
+from cake_cli.errors import NoGradient
 from cake_cli.models.blackbox.box import Answer, BlackBox
 from cake_cli.models.onnx.facts import read_facts
 from cake_cli.models.onnx.names import read_names
@@ -83,7 +83,10 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
     names = json.loads(metadata["cake.class_names"]) if "cake.class_names" in metadata else []
     classes = settings.classes or len(names) or None
     if gives_labels and classes is None:
-        raise ModelFileError(f"{path.name} gives labels, and does not tell of how many classes", "--classes K")
+        raise NoGradient(
+            f"{fault.what}; and to be asked for labels, {path.name} does not tell of how many classes",
+            f"{fault.fix}; or --classes K, to ask it for labels",
+        )
     labels = _places(names) if gives_labels else None
     return OpenedModel(
         module=BlackBox(RuntimeOracle(runtime, labels, _kind(graph, name)), classes=classes if gives_labels else None),
@@ -94,6 +97,7 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
         mends=tuple(mends),
         metadata=metadata,
         no_gradient=fault.what,
+        instead=fault.fix,
     )
 
 

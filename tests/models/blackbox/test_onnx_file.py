@@ -93,7 +93,7 @@ def test_a_file_that_gives_labels_alone(tmp_path: Path) -> None:
     file = labels_only(tmp_path)
     with pytest.raises(ModelFileError, match="does not tell of how many classes") as caught:
         load_classifier(file)
-    assert caught.value.fix == "--classes K"
+    assert "--classes K" in caught.value.fix
     teacher = load_classifier(file, TeacherConfig(classes=3))
     assert (teacher.output_kind, teacher.classes) == ("labels", 3)
     rows = draw(30, 4)
