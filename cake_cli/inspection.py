@@ -29,7 +29,8 @@ def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         settings: what a model file does not say of itself.
 
     Returns:
-        A JSON-ready object; ``kind`` is ``run``, ``bank``, ``student``, ``teacher`` or ``weights``.
+        A JSON-ready object; ``kind`` is ``run``, ``bank``, ``student``, ``teacher`` or ``weights``; ``begun`` is a run
+        or bank that was stopped before anything was done.
 
     Raises:
         CakeError: if it is none of these, or damaged, with the reason.
@@ -38,6 +39,8 @@ def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         return _describe_run(path)
     if (path / "manifest.json").is_file():
         return _describe_bank(SampleBank.open(path))
+    if (path / "config.toml").is_file():
+        return {"kind": "begun", "path": str(path), "status": "not begun", "resumable": True}
     return _describe_model(path, settings)
 
 
@@ -61,7 +64,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
     described |= {key: record.get(key) for key in ("teacher_passes", "seconds", "evaluation", "warnings")}
     described["resumable"] = record["status"] != "complete"
     described["students"] = [_describe_run(own.path) for own in run.students().values()]
-    if run.bank_path.is_dir():
+    if (run.bank_path / "manifest.json").is_file():
         bank = SampleBank.open(run.bank_path)
         described["bank"] = {"samples": len(bank), "complete": bank.is_complete}
     return described

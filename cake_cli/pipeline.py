@@ -39,6 +39,7 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
         CakeError: whatever a stage raises; the run can be resumed.
         AgreementMissed: at the very end, if `--min-agreement` is not reached.
     """
+    run.clear_leftovers()
     _describe(prepared, run)
     bank = prepared.bank
     if prepared.synthesizes:
@@ -99,7 +100,9 @@ def _teach_each(
     for name, folder in run.record["students"].items():
         alone = replace(prepared.for_student(name), bank=bank)
         own = _run_of_one(run, name, run.path / folder, bank)
-        if own.record["status"] == "complete":
+        own.clear_leftovers()
+        reported = own.record.get("report") is not None or not prepared.config.evaluation.report
+        if own.record["status"] == "complete" and reported:
             continue
         _describe(alone, own)
         _record_bank(own, bank)
@@ -122,7 +125,7 @@ def _run_of_one(run: RunDirectory, name: str, path: Path, bank: SampleBank | Non
         synthesis=config.synthesis if bank is None else replace(config.synthesis, bank=str(bank.path.resolve())),
     )
     command = str(run.record["command"]) if bank is None else "train"
-    return RunDirectory.create(path, config, command=command, force=True)
+    return RunDirectory.begin(path, config, command=command)
 
 
 def assist(prepared: Prepared, path: Path, ranks: Ranks) -> None:

@@ -25,7 +25,7 @@ from cake_cli import __version__
 from cake_cli.config import Config
 from cake_cli.errors import CakeError, DataError
 from cake_cli.settings import build, read_file, write_toml
-from cake_cli.storage import claim_output, clear_leftovers, write_fault, write_json, write_text
+from cake_cli.storage import append_line, claim_output, clear_leftovers, write_fault, write_json, write_text
 
 SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -74,6 +74,12 @@ class RunDirectory:
             UsageError: if `path` exists and is not empty, and not `force`.
         """
         claim_output(path, force=force)
+        return cls.begin(path, config, command=command)
+
+    @classmethod
+    def begin(cls, path: Path, config: Config, *, command: str) -> RunDirectory:
+        """Begins a run in a folder that is this process's, or again where a kill came before run.json was there."""
+        path.mkdir(parents=True, exist_ok=True)
         write_text(path / "config.toml", write_toml(config))
         run = cls(
             path,
@@ -118,7 +124,6 @@ class RunDirectory:
                 f"{path} was written in version {schema} of the run format, this cake reads {SCHEMA_VERSION}",
                 "use the version of cake that wrote it: see its run.json",
             )
-        clear_leftovers(path)
         return cls(path, record)
 
     def config(self) -> Config:
@@ -157,6 +162,10 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def clear_leftovers(self) -> None:
+        """Removes what a killed run left half written; only who holds the folder does this."""
+        clear_leftovers(self.path)
+
     def update(self, **fields: Any) -> None:
         """Replaces fields of run.json, atomically."""
         self.record |= fields
@@ -176,19 +185,30 @@ class RunDirectory:
 
     def append_metrics(self, stage: str, **figures: float) -> None:
         """Adds a line to metrics.jsonl."""
-        _append(self.path / "metrics.jsonl", [json.dumps({"stage": stage} | figures, allow_nan=False)])
+        append_line(self.path / "metrics.jsonl", _metric(stage, figures))
 
     def metrics(self, stage: str) -> list[Mapping[str, Any]]:
         """The lines of one stage; a line that a kill cut short is passed over."""
         file = self.path / "metrics.jsonl"
         return [line for line in _json_lines(file) if line.get("stage") == stage] if file.exists() else []
 
-    def keep_metrics(self, stage: str, *, key: str, below: int) -> None:
-        """Drops the lines of a stage that a resumed run will write again: those with ``key >= below``."""
+    def keep_metrics(
+        self, stage: str, *, key: str, below: int, then: Iterable[Mapping[str, float]] | None = None
+    ) -> None:
+        """Drops the lines of a stage that a resumed run will write again, those with ``key >= below``.
+
+        Args:
+            stage: whose lines.
+            key: of the figure that counts them.
+            below: the first that is dropped.
+            then: lines of the stage to add in the same moment.
+        """
         file = self.path / "metrics.jsonl"
-        if file.exists():
-            kept = [line for line in _json_lines(file) if line.get("stage") != stage or line.get(key, below) < below]
-            write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
+        added = [_metric(stage, figures) for figures in then or ()]
+        if file.exists() or added:
+            lines = _json_lines(file) if file.exists() else []
+            kept = [line for line in lines if line.get("stage") != stage or line.get(key, below) < below]
+            write_text(file, "".join(f"{line}\n" for line in [*map(json.dumps, kept), *added]))
 
     def log(self, lines: Iterable[str]) -> None:
         """Adds lines to log.txt, each with the time."""
@@ -217,11 +237,17 @@ class OtherRanksRun(RunDirectory):
     def append_metrics(self, stage: str, **figures: float) -> None:
         """Is left to the first rank."""
 
-    def keep_metrics(self, stage: str, *, key: str, below: int) -> None:
+    def keep_metrics(
+        self, stage: str, *, key: str, below: int, then: Iterable[Mapping[str, float]] | None = None
+    ) -> None:
         """Is left to the first rank."""
 
     def log(self, lines: Iterable[str]) -> None:
         """Is left to the first rank."""
+
+
+def _metric(stage: str, figures: Mapping[str, float]) -> str:
+    return json.dumps({"stage": stage} | dict(figures), allow_nan=False)
 
 
 def _append(file: Path, lines: Iterable[str]) -> None:

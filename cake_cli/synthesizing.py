@@ -206,7 +206,7 @@ def _make_waves(engine: Engine, bank: SampleBank, course: Course, reporter: Repo
         shard = bank.add(wave, rows_per_pass=rows, spent=course.spent)
         course.shows(on_target=f"{shard['health']['on_target']:.1%}")
         if run is not None:
-            _record_shard(run, bank, shard)
+            run.append_metrics("synthesis", **_shard_figures(bank, shard))
         so_far[:] = [Health.combine([*so_far, Health(**shard["health"])])]
         if bank.manifest["synthesis"]["method"] not in LABELLED_ONLY:
             require_spread(so_far[0], planned=planned)  # of what this rank knows; the first looks at all in the end
@@ -272,20 +272,18 @@ def _tell_of_the_others(bank: SampleBank, reporter: Reporter, run: RunDirectory 
 
 def _record_shards(run: RunDirectory, bank: SampleBank) -> None:
     """Writes the figures of all shards again: those of a stopped run, or of other ranks, are among them."""
-    run.keep_metrics("synthesis", key="shard", below=0)
-    for shard in bank.manifest["shards"]:
-        _record_shard(run, bank, shard)
+    figures = [_shard_figures(bank, shard) for shard in bank.manifest["shards"]]
+    run.keep_metrics("synthesis", key="shard", below=0, then=figures)
 
 
-def _record_shard(run: RunDirectory, bank: SampleBank, shard: dict[str, Any]) -> None:
+def _shard_figures(bank: SampleBank, shard: dict[str, Any]) -> dict[str, float]:
     health = Health(**shard["health"])
-    run.append_metrics(
-        "synthesis",
-        shard=shard["sets"][0] // bank.plan.at_once,
-        samples=health.samples,
-        step_size=shard["step_sizes"][0],
-        on_target=health.on_target,
-        confidence=health.confidence,
-        entropy=health.entropy,
+    return {
+        "shard": shard["sets"][0] // bank.plan.at_once,
+        "samples": health.samples,
+        "step_size": shard["step_sizes"][0],
+        "on_target": health.on_target,
+        "confidence": health.confidence,
+        "entropy": health.entropy,
         **shard["terms"],
-    )
+    }

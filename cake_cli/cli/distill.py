@@ -111,7 +111,7 @@ def run_command(
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
-    from cake_cli.storage import check_output
+    from cake_cli.storage import check_output, claim_output
 
     if print_config:
         console.result(write_toml(settings).rstrip())
@@ -132,8 +132,10 @@ def run_command(
             if console.json_output:
                 console.json(plan_json(prepared, cost, path))
         elif ranks.is_first:
-            run = RunDirectory.create(path, absolute(settings), command=command, force=force)
-            with held(path):
+            claim_output(path, force=force)
+            with held(path):  # from before its first file on: two that start at once never mix theirs
+                check_output(path, force=False, own=True)
+                run = RunDirectory.begin(path, absolute(settings), command=command)
                 run_distillation(console, prepared, run, ranks)
         else:
             assist_distillation(prepared, path, ranks)

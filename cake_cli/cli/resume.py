@@ -43,8 +43,8 @@ def resume(
         raise DataError(f"{path} is neither a run nor a bank of cake's own", f"cake resume {whole}")
     asked = {} if formats is None else {"synthesis.formats": formats}
     settings = build(read_file(config) | asked, origin=str(config))
-    if not is_run and not (path / "manifest.json").is_file() and settings.student.architecture is not None:
-        raise DataError(f"{path} was stopped before anything was done", "the same command again, with --force")
+    if not (path / "manifest.json").is_file() and settings.student.architecture is not None:
+        is_run = True  # even where it was killed before it said so
     with Ranks.current().joined(settings.hardware.device) as ranks:
         if is_run:
             with held(path) if ranks.is_first else nullcontext():
@@ -58,7 +58,10 @@ def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks
     from cake_cli.cli.running import assist_distillation, plan, run_distillation
     from cake_cli.runs import RunDirectory
 
-    run = RunDirectory.open(path) if ranks.is_first else None
+    run = None
+    if ranks.is_first:
+        begun, command = (path / "run.json").is_file(), "distill" if settings.synthesis.bank is None else "train"
+        run = RunDirectory.open(path) if begun else RunDirectory.begin(path, settings, command=command)
     prepared, _ = plan(console, settings, path, student=True, ranks=ranks)
     if run is None:
         assist_distillation(prepared, path, ranks)

@@ -62,7 +62,7 @@ def synthesize(
     from cake_cli.cli.running import absolute, plan, plan_json
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
-    from cake_cli.storage import check_output, claim_output, write_text
+    from cake_cli.storage import begin_output, check_output
 
     settings = o.read_config(
         teacher=teacher, recipe=recipe, config=config, assignments=assignments, arch=arch,
@@ -88,8 +88,7 @@ def synthesize(
                 console.json(plan_json(prepared, cost, path))
             return
         if ranks.is_first:
-            claim_output(path, force=force)
-            write_text(path / "config.toml", write_toml(absolute(settings)))
+            begin_output(path, "config.toml", write_toml(absolute(settings)), force=force)
         make_bank(console, prepared, path, ranks)
 
 
