@@ -10,12 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.cli.killing import FORKS, hear
 from tests.faults.moments import watch
+from tests.faults.strikes import Signal, Strike
 
 LONGEST = 300.0
 """Seconds after which a process that has not ended counts as hanging."""
@@ -63,11 +64,11 @@ class Watched:
 
     note: str
     strike_at: int = 0
-    number: int = signal.SIGKILL
+    strike: Strike = field(default_factory=lambda: Signal(signal.SIGKILL))
 
     def __call__(self) -> None:
         save_at_each_update()
-        watch(Path(self.note), self.strike_at, self.number)
+        watch(Path(self.note), self.strike_at, self.strike)
 
 
 def save_at_each_update() -> None:

@@ -36,9 +36,12 @@ from tests.faults.scenarios import (
     prepare,
     result,
 )  # fmt: skip
+from tests.faults.strikes import FullDisk, Gone, Signal, Strike
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
-INTERRUPTED = 130
+KILL = Signal(signal.SIGKILL)
+TWICE = 0.2
+"""Share of what was gone on with that is gone on with once more, when it is complete."""
 PROCESS_SHARE = 20
 """One kill of so many goes to a `python -m cake_cli` that was started from nothing."""
 
@@ -78,15 +81,19 @@ class Harness:
     """A folder in which things are killed.
 
     Args:
-        folder: empty; everything happens below it.
+        folder: empty; all that is kept lies below it.
         seed: of what is drawn.
+        disk: empty; where commands run, for a full disk one of its own. By default below `folder`.
     """
 
-    def __init__(self, folder: Path, seed: int = 0) -> None:
+    def __init__(self, folder: Path, seed: int = 0, disk: Path | None = None) -> None:
         self.folder = folder
-        self.place = folder / "work"
+        self.place = (disk or folder) / "work"
         """The one folder in which commands run: its path is part of what they write."""
         self.draw = random.Random(seed)
+        self.strikes: dict[str, Strike] = {name: Signal(number) for name, number in SIGNALS.items()}
+        self.strikes |= {"folder gone": Gone(str(self.place / "out"))}
+        self.strikes |= {"full disk": FullDisk(str(self.place.parent))}
         self._targets: dict[str, Target] = {}
         prepare(folder / "empty")
 
@@ -107,7 +114,7 @@ class Harness:
         if scenario.struck_before:
             copied(begun, self.place)
             middle = len(moments) // 3
-            self._watched(self._placed(scenario.words), middle, signal.SIGKILL)
+            self._watched(self._placed(scenario.words), middle)
             copied(self.place, begun)
             ended, moments = self._watched(["resume", "out"])
             seconds = ended.seconds
@@ -124,11 +131,11 @@ class Harness:
             raise RuntimeError(f"{words}: {ended.said}")
 
     def _watched(
-        self, words: Sequence[object], strike_at: int = 0, number: int = signal.SIGKILL
+        self, words: Sequence[object], strike_at: int = 0, strike: Strike = KILL
     ) -> tuple[children.Ended, list[str]]:
         note = self.folder / "moments"
         note.unlink(missing_ok=True)
-        watched = children.Watched(str(note), strike_at, number)
+        watched = children.Watched(str(note), strike_at, strike)
         ended = children.run(self.place, words, self.folder / "said", watched)
         return ended, note.read_text().splitlines() if note.exists() else []
 
@@ -145,23 +152,25 @@ class Harness:
 
         Args:
             scenario: what is killed.
-            name: of the signal.
+            name: of what happens: a signal, or one of `strikes`.
             moment: which of the scenario's moments, from 1; or, as a float, seconds after the start.
             fork: or a process that starts from nothing.
         """
         began = time.monotonic()
         target = self.target(scenario)
         copied(target.begun, self.place)
-        words, number = self.words(target), SIGNALS[name]
+        words, strike = self.words(target), self.strikes[name]
         if isinstance(moment, int):
-            ended, passed = self._watched(words, moment, number)
+            ended, passed = self._watched(words, moment, strike)
             told = f"{passed[moment - 1]} ({moment})" if moment <= len(passed) else "after its end"
+            strike.undo()
         elif fork:
+            number = SIGNALS[name]
             prepare = children.save_at_each_update
             ended = children.run(self.place, words, self.folder / "said", prepare, number=number, after=moment)
             told = f"after {moment:.3f} s"
         else:
-            ended = _from_nothing(self.place, words, number, moment)
+            ended = _from_nothing(self.place, words, SIGNALS[name], moment)
             told = f"after {moment:.3f} s"
         faults, state = self._judge(target, name, ended)
         return Kill(
@@ -172,8 +181,7 @@ class Harness:
     def _judge(self, target: Target, name: str, ended: children.Ended) -> tuple[list[str], str]:
         """What is wrong after a kill, and what state it left; goes on with it."""
         faults: list[str] = []
-        expected = {-SIGNALS[name], 0} | ({INTERRUPTED} if name != "SIGKILL" else set())
-        if ended.code not in expected:
+        if ended.code not in self.strikes[name].codes | {0}:
             faults.append(f"ended with {ended.code}: {last_error(ended.said)}")
         if "Traceback" in ended.said:
             faults.append(f"showed a traceback: {ended.said.strip().splitlines()[-1]}")
@@ -195,7 +203,8 @@ class Harness:
         again = ["resume", "out"] if gone_on else self._placed(target.scenario.words)
         if not target.scenario.resumes and self._is_there(target):
             again = ["inspect", "out"]
-        for words in (again, *([again] if target.scenario.resumes and again[0] == "resume" else [])):
+        twice = again[0] == "resume" and self.draw.random() < TWICE
+        for words in (again, again) if twice else (again,):
             finished = children.run(self.place, words, self.folder / "said")
             if finished.code != 0:
                 faults.append(f"{words[0]} ended with {finished.code}: {last_error(finished.said)}")
@@ -227,22 +236,26 @@ def _from_nothing(folder: Path, words: Sequence[object], number: int, after: flo
     return children.Ended(process.returncode, said, time.monotonic() - began)
 
 
-def drawn(harness: Harness, count: int, scenarios: Sequence[Scenario]) -> Iterator[Kill]:
-    """Kills in turn: scenarios one after the other, two thirds at chosen moments, one third at random times."""
+def drawn(
+    harness: Harness, count: int, scenarios: Sequence[Scenario], names: Sequence[str] = tuple(SIGNALS)
+) -> Iterator[Kill]:
+    """Kills in turn: scenarios one after the other, two thirds at chosen moments, one third at random times.
+
+    What is no signal happens at chosen moments only.
+    """
     spread: dict[str, list[int]] = {}
-    names = list(SIGNALS)
     slow: dict[str, float] = {}
     for index in range(count):
         scenario = scenarios[index % len(scenarios)]
         target = harness.target(scenario)
         turn = index // len(scenarios)
         name = names[(scenarios.index(scenario) + turn) % len(names)]
-        if index % PROCESS_SHARE == PROCESS_SHARE - 1:
+        if name in SIGNALS and index % PROCESS_SHARE == PROCESS_SHARE - 1:
             if scenario.name not in slow:
                 copied(target.begun, harness.place)
                 slow[scenario.name] = _from_nothing(harness.place, harness.words(target), 0, children.LONGEST).seconds
             yield harness.strike(scenario, name, harness.draw.uniform(0, slow[scenario.name]), fork=False)
-        elif turn % 3 == 2:
+        elif name in SIGNALS and turn % 3 == 2:
             yield harness.strike(scenario, name, harness.draw.uniform(0, 1.05 * target.seconds))
         else:
             left = spread.setdefault(scenario.name, [])
@@ -265,9 +278,10 @@ def summary(kills: Sequence[Kill]) -> str:
     """Counts by command and signal, and what did not survive."""
     lines = []
     survived = Counter((kill.command, kill.signal) for kill in kills if kill.outcome == "survived")
+    names = dict.fromkeys(kill.signal for kill in kills)
     done = Counter((kill.command, kill.signal) for kill in kills)
     for command in dict.fromkeys(kill.command for kill in kills):
-        row = [f"{name} {survived[command, name]}/{done[command, name]}" for name in SIGNALS]
+        row = [f"{name} {survived[command, name]}/{done[command, name]}" for name in names]
         lines.append(f"{command:<32}  {'   '.join(row)}")
     lines += [f"NOT SURVIVED  {json.dumps(asdict(kill))}" for kill in kills if kill.outcome != "survived"]
     lines.append(f"{sum(survived.values())} of {len(kills)} survived")
@@ -280,6 +294,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--strikes", default=",".join(SIGNALS), help="also: folder gone, full disk")
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        help="where commands run; for a full disk a small one of its own, such as a tmpfs of 32 MiB",
+    )
     parser.add_argument("--only", help="scenarios whose name contains this")
     parser.add_argument("--out", type=Path, help="results, a line a kill; added to what is there")
     asked = parser.parse_args()
@@ -288,7 +308,9 @@ def main() -> int:
     scenarios = [scenario for scenario in SCENARIOS if asked.only is None or asked.only in scenario.name]
     with tempfile.TemporaryDirectory(prefix="cake-kills-") as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        for kill in drawn(Harness(Path(folder) / "kills", asked.seed), asked.kills, scenarios):
+        for kill in drawn(
+            Harness(Path(folder), asked.seed, asked.disk), asked.kills, scenarios, asked.strikes.split(",")
+        ):
             kills.append(kill)
             line = json.dumps(asdict(kill))
             print(line, file=sys.stderr, flush=True)
