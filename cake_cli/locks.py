@@ -51,6 +51,22 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a full disk: it is held all the same
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(about).encode(), 0)
+        with staying(folder):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # before it is released, so that nobody waits for a file that is gone
+        os.close(descriptor)
+
+
+@contextmanager
+def staying(folder: Path) -> Iterator[None]:
+    """Says so where work in a folder fails because the folder is gone.
+
+    Raises:
+        EnvironmentFault: instead of what failed, if the folder is not there any more.
+    """
+    try:
         yield
     except (OSError, CakeError) as fault:
         if folder.is_dir():
@@ -58,10 +74,6 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
         raise EnvironmentFault(
             f"{folder} was removed or moved while cake worked in it", "put it back and `cake resume` it, or start again"
         ) from fault
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)  # before it is released, so that nobody waits for a file that is gone
-        os.close(descriptor)
 
 
 def require_free(folder: Path) -> None:

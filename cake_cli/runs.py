@@ -15,6 +15,7 @@ import json
 import platform
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -28,6 +29,8 @@ from cake_cli.settings import build, read_file, write_toml
 from cake_cli.storage import append_line, claim_output, clear_leftovers, write_fault, write_json, write_text
 
 SCHEMA_VERSION = 1
+_LONGEST_PART = 80
+"""Letters of a model's name in that of a folder: names end at 255 bytes, and one may get ``.old-1`` at its end."""
 Status = Literal["running", "complete", "interrupted", "failed"]
 
 
@@ -38,7 +41,7 @@ def now() -> str:
 
 def default_run_path(teacher: Path, student: str, root: Path = Path("runs")) -> Path:
     """The first free ``runs/<teacher>-to-<student>-001``."""
-    stem = folder_name(f"{teacher.stem or 'bank'}-to-{Path(student).stem}")
+    stem = folder_name(f"{(teacher.stem or 'bank')[:_LONGEST_PART]}-to-{Path(student).stem[:_LONGEST_PART]}")
     number = 1
     while (path := root / f"{stem}-{number:03d}").exists():
         number += 1
@@ -92,6 +95,7 @@ class RunDirectory:
                 "argv": sys.argv[1:],
                 "working_directory": str(Path.cwd()),
                 "seed": config.seed,
+                "config": tomllib.loads(write_toml(config)),
                 "versions": versions(),
                 "data_free": config.training.real_data is None,
                 "seconds": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -157,15 +158,18 @@ def coerce(kind: Any, value: Any) -> Any:
 
 
 def read_file(path: Path) -> Values:
-    """The settings of a TOML file by dotted key, unchecked.
+    """The settings of a TOML file, or of a run's run.json, by dotted key, unchecked.
 
     Raises:
         UsageError: if the file is missing or not TOML.
     """
     try:
-        return _flatten_tables(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        return _flatten_tables(json.loads(text)["config"] if path.name == "run.json" else tomllib.loads(text))
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}", "cake distill ... --print-config > FILE") from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as fault:
+        raise UsageError(f"{path} holds no settings: {fault!r}", "--config config.toml, beside it") from fault
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
         raise UsageError(f"{path} is not readable as TOML: {fault}", "cake distill ... --print-config") from fault
 

@@ -116,7 +116,10 @@ Recipe = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Settings from a TOML file.", rich_help_panel=RECIPE, metavar="FILE")
+    Path | None,
+    typer.Option(
+        "--config", help="Settings from a TOML file, or a run's run.json.", rich_help_panel=RECIPE, metavar="FILE"
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,

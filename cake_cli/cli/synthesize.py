@@ -98,11 +98,12 @@ def make_bank(console: Console, prepared: Prepared, path: Path, ranks: Ranks) ->
 
     from cake_cli.cli.progress import reporter_of
     from cake_cli.cli.running import stopped, terminable
+    from cake_cli.locks import staying
     from cake_cli.synthesizing import synthesize as run_synthesis
 
     started = time.perf_counter()
     try:
-        with terminable():
+        with terminable(), staying(path):
             bank = run_synthesis(prepared, path, reporter_of(console), ranks=ranks)
             if ranks.is_first:
                 _draw(bank)

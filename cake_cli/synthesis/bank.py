@@ -24,14 +24,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cake_cli import __version__
-from cake_cli.errors import DataError, UsageError
+from cake_cli.errors import DataError
 from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec, format_shape
 from cake_cli.storage import clear_leftovers, replacing, sha256
 from cake_cli.synthesis.engine import Passes, SetPlan, Wave
 from cake_cli.synthesis.health import Health
 from cake_cli.synthesis.journal import Entry, journals, write_entry
-from cake_cli.synthesis.manifest import FORMAT, NAME, SCHEMA_VERSION, first_set, read_manifest, write_manifest
+from cake_cli.synthesis.manifest import FORMAT, SCHEMA_VERSION, first_set, read_manifest, sound, write_manifest
 from cake_cli.synthesis.samples import Samples
 
 
@@ -115,15 +115,10 @@ class SampleBank:
         Raises:
             DataError: if there is none, it is damaged, or of another version of the format.
         """
-        file = path / NAME
-        if not file.is_file():
-            raise DataError(f"{path} is not a sample bank: it has no {NAME}", "cake synthesize TEACHER -o BANK")
-        try:
+        with sound(path):
             bank = cls(path, read_manifest(path), rank=rank)
             _ = bank.plan, bank.passes, bank.teacher_sha256, bank.manifest["seed"], bank.manifest["synthesis"]
             _ = bank.arithmetic, bank.budget, bank.seconds_spent
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as fault:
-            raise DataError(f"{file} is damaged: {fault!r}", "synthesize the bank again") from fault
         return bank
 
     @property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cake_cli.errors import DataError
+from cake_cli.errors import DataError, UsageError
 from cake_cli.storage import write_text
 from cake_cli.synthesis.health import Health
 from cake_cli.synthesis.journal import Entry, read_journals
@@ -17,6 +18,22 @@ FORMAT = "cake-bank"
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
 _SHARD_NAME = re.compile(r"shard-\d{5,}\.safetensors")
+
+
+@contextmanager
+def sound(folder: Path) -> Iterator[None]:
+    """Reads what a bank says of itself inside; what is missing or wrong there becomes a sentence.
+
+    Raises:
+        DataError: if there is no bank, or it is damaged.
+    """
+    file = folder / NAME
+    if not file.is_file():
+        raise DataError(f"{folder} is not a sample bank: it has no {NAME}", "cake synthesize TEACHER -o BANK")
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as fault:
+        raise DataError(f"{file} is damaged: {fault!r}", "synthesize the bank again") from fault
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -103,6 +103,10 @@ class Harness:
             self._targets[scenario.name] = self._undisturbed(scenario)
         return self._targets[scenario.name]
 
+    def forget(self, scenario: Scenario) -> None:
+        """The scenario will be run without a disturbance once more."""
+        self._targets.pop(scenario.name, None)
+
     def _undisturbed(self, scenario: Scenario) -> Target:
         begun = self.folder / f"begun-{len(self._targets)}"
         copied(self.folder / "empty", self.place)

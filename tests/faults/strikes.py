@@ -82,7 +82,7 @@ class Gone:
 
     @property
     def codes(self) -> set[int]:
-        return {REFUSED, 4}
+        return {REFUSED}
 
     def __call__(self) -> None:
         if Path(self.folder).is_dir():
