@@ -67,10 +67,9 @@ def test_who_works_in_a_folder_is_named_and_not_disturbed(cake: Cake, teacher: P
         until((tmp_path / "note").exists)
         until(lambda: _state(process.pid or 0) == "T")
         assert list(Path("out/bank").glob(".partial-*"))
-        for words in (
-            ["resume", "out"], ["distill", teacher, *TINY, "-o", "out"], ["distill", teacher, *TINY, "-o", "out", "--force"],
-            ["synthesize", teacher, *SYNTHESIS, "-o", "out/bank", "--force"],
-        ):  # fmt: skip
+        again = ["distill", teacher, *TINY, "-o", "out"]
+        bank = ["synthesize", teacher, *SYNTHESIS, "-o", "out/bank", "--force"]
+        for words in (["resume", "out"], again, [*again, "--force"], bank):
             said = refusal(cake(*words), 4)
             holder = rf"in use by process {process.pid} on {re.escape(socket.gethostname())}, since 20\d\d-.*\+00:00"
             assert re.search(holder, said), said
@@ -128,7 +127,7 @@ def test_a_clock_that_jumps(cake: Cake, teacher: Path, monkeypatch: pytest.Monke
     assert record(Path("jumping"))["seconds"]["training"] < 60
 
 
-NAMES = ["with space", "[brackets]", "100% *?;&$(x)`y`'\"", "🎂 é 漢字", "l" * 200, "-dash", "a\tb"]
+NAMES = ["with space [brackets]", "-100% *?;&$(x)`y`'\"", "🎂 é 漢字", "l" * 200]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
@@ -138,13 +137,10 @@ def test_paths(cake: Cake, teacher: Path, name: str):
     moved = teacher.rename(folder.absolute() / "t.onnx")
     run = f"./{name}/{name}"
     made = cake("distill", moved, *TINY, "-o", run, "-q")
-    assert (made.code, made.out) == (0, f"{Path(run)}/student.safetensors\n" if "\t" not in name else made.out), (
-        made.err
-    )
+    assert (made.code, made.out) == (0, f"{Path(run)}/student.safetensors\n"), made.err
     assert cake("inspect", run).code == 0
     assert cake("inspect", f"{run}/bank").code == 0
     assert cake("resume", run).code == 0
-    assert cake("report", run).code == 0
     assert cake("export", run, "--to", "safetensors", "-o", f"./{name}/{name[:180]}.safetensors").code == 0
     assert cake("export", run, "--to", "safetensors", "-o", f"./{name}/{name[:180]}.safetensors", "--force").code == 0
     assert cake("distill", moved, *TINY, "-o", run, "--force").code == 0
