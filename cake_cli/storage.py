@@ -19,7 +19,8 @@ from cake_cli.errors import CakeError, EnvironmentFault, UsageError
 from cake_cli.locks import LOCK, alone_on, held, is_free, require_free
 
 _LONGEST_NAME = 255
-_SYSTEM_CODE = re.compile(r"\bcode: (\d+)\b")
+_SYSTEM_CODE = re.compile(r"\b(?:code: |os error )(\d+)\b")
+"""How safetensors tells what the system said."""
 TEMPORARY = ".partial-"
 """Prefix of names under which files are written; whatever bears it is left over from a killed run."""
 
@@ -83,6 +84,8 @@ def _refused(fault: Exception) -> OSError | None:
     """What the system said to a writer, where that is why it failed: some put it into words of their own."""
     if isinstance(fault, (OSError, CakeError)):
         return fault if isinstance(fault, OSError) else None
+    if isinstance(fault, RuntimeError) and isinstance(fault.__context__, OSError):
+        return fault.__context__  # torch, which was writing into a file of ours
     found = _SYSTEM_CODE.search(str(fault))
     return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 

@@ -29,8 +29,8 @@ def save(path: Path, parts: Mapping[str, Stateful], epoch: int) -> None:
         EnvironmentFault: if the disk is full or refuses.
     """
     state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as temporary:
-        torch.save(state | {"epoch": epoch}, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as stream:  # given a name, torch would not say what failed
+        torch.save(state | {"epoch": epoch}, stream)
 
 
 def restore(path: Path, parts: Mapping[str, Stateful]) -> int:

@@ -62,14 +62,14 @@ def refused(ended: children.Ended, code: int) -> str:
 @pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, small_disk: Path):
     harness = Harness(tmp_path / "kept", disk=small_disk)
-    kills = list(drawn(harness, 8, named("synthesize", "distill --force"), ["full disk"]))
+    kills = list(drawn(harness, 6, named("distill --force"), ["full disk"]))
     assert lost(kills) == []
     assert {kill.code for kill in kills} - {0} == {5}
 
 
 @pytest.mark.slow
 def test_a_folder_that_goes_and_comes_back_loses_nothing(tmp_path: Path):
-    kills = list(drawn(Harness(tmp_path / "kept"), 6, named("synthesize", "distill --force"), ["folder gone"]))
+    kills = list(drawn(Harness(tmp_path / "kept"), 4, named("synthesize"), ["folder gone"]))
     assert lost(kills) == []
     assert {kill.code for kill in kills} - {0} == {5}
 

@@ -15,13 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc"),
     pytest.mark.filterwarnings("ignore:resource_tracker"),
 ]
-SAMPLE = (
-    "synthesize",
-    "synthesize --method generative",
-    "distill --force",
-    "resume of a bank",
-    "export --to torchscript",
-)
+SAMPLE = ("synthesize", "synthesize --method generative", "distill --force", "export --to torchscript")
 
 
 def named(*names: str) -> list[Scenario]:
@@ -48,10 +42,11 @@ def test_twenty_kills_lose_nothing(harness: Harness):
     assert sum(kill.code != 0 for kill in kills) >= 15, "most were struck before their end"
 
 
-def test_a_whole_run_with_data_and_a_report(harness: Harness):
-    run = named("distill")[0]
-    checkpoint = harness.target(run).moments.index("whole, not renamed training.pt") + 1
-    assert lost([harness.strike(run, "SIGKILL", checkpoint)]) == []
+@pytest.mark.parametrize("moment", ["half of training.pt", "whole, not renamed run.json", "appended to metrics.jsonl"])
+def test_chosen_moments_of_a_run(harness: Harness, moment: str):
+    run = named("distill --force")[0]
+    number = harness.target(run).moments.index(moment) + 1
+    assert lost([harness.strike(run, "SIGKILL", number)]) == []
 
 
 def test_a_kill_that_is_not_survived_is_told(harness: Harness):
