@@ -145,6 +145,7 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
 
 def _describe_uncoded(path: Path, header: dict[str, str]) -> dict[str, Any]:
     """A student of one's own code, as far as its header and its weights go: the code was not named."""
+    from cake_cli.models.formats import sniff, weights_file
     from cake_cli.models.weights import read_weights
 
     file = weights_file(path)
