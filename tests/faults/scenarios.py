@@ -53,7 +53,8 @@ DISTILL: Words = [
     "distill", "TEACHER", *SYNTHESIS, *TRAINING, "--student", "mlp:8", "--data", "HELDOUT",
     "--export", "torchscript", "-o", "out",
 ]  # fmt: skip
-TRAIN: Words = ["train", "BANK", *TRAINING, "--student", "linear", "--student", "mlp:8", "-o", "out"]
+TRAIN: Words = ["train", "BANK", *TRAINING, "--student", "linear", "--student", "mlp:8", "--no-report", "-o", "out"]
+WITHOUT_PICTURES: Words = [*DISTILL, "--no-report"]
 QUICK: Words = ["distill", "TEACHER", *SYNTHESIS, *TRAINING, "--student", "mlp:8", "--no-report"]
 EXPORTS = ("torchscript", "onnx", "pt2", "safetensors")
 
@@ -63,7 +64,7 @@ SCENARIOS = [
     Scenario("distill", DISTILL),
     Scenario("distill --force", [*QUICK, "-o", "out", "--force"], before=([*QUICK, "--seed", "1", "-o", "out"],)),
     Scenario("train", TRAIN, before=([*SYNTHESIZE[:-1], "bank"],)),
-    Scenario("resume of a run", DISTILL, struck_before=True),
+    Scenario("resume of a run", WITHOUT_PICTURES, struck_before=True),
     Scenario("resume of a bank", SYNTHESIZE, struck_before=True),
     *(
         Scenario(
