@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
 from cake_cli.runs import RunDirectory
 from cake_cli.spec import InputSpec
-from cake_cli.storage import sha256
+from cake_cli.storage import holds_only, sha256
 from cake_cli.synthesis.health import Health
 from cake_cli.synthesis.manifest import read_manifest, sound
 
@@ -37,7 +37,7 @@ def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         return _describe_run(path)
     if (path / "manifest.json").is_file():
         return _describe_bank(path)
-    if (path / "config.toml").is_file():
+    if path.is_dir() and holds_only(path, "config.toml"):
         return {"kind": "begun", "path": str(path), "status": "not begun", "resumable": True}
     return _describe_model(path, settings)
 

@@ -233,9 +233,17 @@ def begin_output(path: Path, name: str, content: str, *, force: bool) -> None:
         write_text(path / name, content)
 
 
+def holds_only(folder: Path, name: str) -> bool:
+    """Whether a folder has that one file, and else only what a process left that was killed before it began."""
+    return (folder / name).is_file() and _kept(folder) == {name}
+
+
 def _holds_something(folder: Path) -> bool:
-    """Whether there is more in a folder than what a process left that was killed before it began."""
-    return any(path.name != LOCK and not path.name.startswith(TEMPORARY) for path in folder.iterdir())
+    return bool(_kept(folder))
+
+
+def _kept(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(TEMPORARY)}
 
 
 def check_file(path: Path, *, force: bool) -> None:

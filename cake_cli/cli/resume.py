@@ -35,6 +35,7 @@ def resume(
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
     from cake_cli.settings import build, read_file
+    from cake_cli.storage import holds_only
 
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     is_run, config = (path / "run.json").is_file(), path / "config.toml"
@@ -43,8 +44,10 @@ def resume(
         raise DataError(f"{path} is neither a run nor a bank of cake's own", f"cake resume {whole}")
     asked = {} if formats is None else {"synthesis.formats": formats}
     settings = build(read_file(config) | asked, origin=str(config))
-    if not (path / "manifest.json").is_file() and settings.student.architecture is not None:
-        is_run = True  # even where it was killed before it said so
+    if not is_run and not (path / "manifest.json").is_file() and settings.student.architecture is not None:
+        if not holds_only(path, "config.toml"):
+            raise DataError(f"{path} is neither a run nor a bank of cake's own", "cake distill --config FILE")
+        is_run = True  # killed before it said so
     with Ranks.current().joined(settings.hardware.device) as ranks:
         if is_run:
             with held(path) if ranks.is_first else nullcontext():
