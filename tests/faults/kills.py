@@ -8,6 +8,8 @@ Each line of ``--out`` is one kill.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
@@ -23,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cake_cli.cli.app import run as cake
+from tests.cli.killing import FORKS
 from tests.faults import children
 from tests.faults.scenarios import (
     FILES,
@@ -190,7 +194,7 @@ class Harness:
         if "Traceback" in ended.said:
             faults.append(f"showed a traceback: {ended.said.strip().splitlines()[-1]}")
         out = self.place / "out"
-        inspected = children.run(self.place, ["inspect", "out", "--json"], self.folder / "said")
+        inspected = _inspected(out)
         begun = out.is_dir() and any(not path.name.startswith(LEFT_BEHIND) for path in out.iterdir())
         if inspected.code == 0:
             described = json.loads(inspected.said)
@@ -221,6 +225,14 @@ class Harness:
     def _is_there(self, target: Target) -> bool:
         """Whether the file of an export is in place."""
         return not (target.wanted.keys() - result(self.place).keys())
+
+
+def _inspected(path: Path) -> children.Ended:
+    """``cake inspect PATH --json`` in this process: it only reads."""
+    began, said = time.monotonic(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = cake(["inspect", str(path), "--json"])
+    return children.Ended(code, said.getvalue(), time.monotonic() - began)
 
 
 def _from_nothing(folder: Path, words: Sequence[object], number: int, after: float) -> children.Ended:
@@ -312,9 +324,9 @@ def main() -> int:
     scenarios = [scenario for scenario in SCENARIOS if re.search(asked.only, scenario.name)]
     with tempfile.TemporaryDirectory(prefix="cake-kills-") as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        for kill in drawn(
-            Harness(Path(folder), asked.seed, asked.disk), asked.kills, scenarios, asked.strikes.split(",")
-        ):
+        FORKS.set_forkserver_preload(["tests.faults.warmed"])
+        harness = Harness(Path(folder), asked.seed, asked.disk)
+        for kill in drawn(harness, asked.kills, scenarios, asked.strikes.split(",")):
             kills.append(kill)
             line = json.dumps(asdict(kill))
             print(line, file=sys.stderr, flush=True)
