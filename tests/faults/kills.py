@@ -19,8 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -291,17 +290,33 @@ def _of_each_kind(moments: Sequence[str], draw: random.Random) -> list[int]:
 
 
 def summary(kills: Sequence[Kill]) -> str:
-    """Counts by command and signal, and what did not survive."""
+    """Two tables, survived of done: by command and by moment, for each signal; and what did not survive."""
     lines = []
-    survived = Counter((kill.command, kill.signal) for kill in kills if kill.outcome == "survived")
-    names = dict.fromkeys(kill.signal for kill in kills)
-    done = Counter((kill.command, kill.signal) for kill in kills)
-    for command in dict.fromkeys(kill.command for kill in kills):
-        row = [f"{name} {survived[command, name]}/{done[command, name]}" for name in names]
-        lines.append(f"{command:<32}  {'   '.join(row)}")
+    for title, key in (("command", lambda kill: kill.command), ("moment", _kind)):
+        lines += _table(title, kills, key)
     lines += [f"NOT SURVIVED  {json.dumps(asdict(kill))}" for kill in kills if kill.outcome != "survived"]
-    lines.append(f"{sum(survived.values())} of {len(kills)} survived")
+    lines.append(f"{sum(kill.outcome == 'survived' for kill in kills)} of {len(kills)} survived")
     return "\n".join(lines)
+
+
+def _kind(kill: Kill) -> str:
+    """A moment without its number; times are one kind for each way to start the process."""
+    if kill.moment.startswith("after"):
+        return f"at random, {kill.process}"
+    return re.sub(r"-\d+(?=\.)", "-N", kill.moment.rpartition(" (")[0])
+
+
+def _table(title: str, kills: Sequence[Kill], key: Callable[[Kill], str]) -> list[str]:
+    names = list(dict.fromkeys(kill.signal for kill in kills))
+    lines = [f"| {title} | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+    for row in sorted({key(kill) for kill in kills}):
+        cells = []
+        for name in names:
+            own = [kill for kill in kills if key(kill) == row and kill.signal == name]
+            survived = sum(kill.outcome == "survived" for kill in own)
+            cells.append(f"{survived}/{len(own)}" if own else "")
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def main() -> int:
@@ -317,7 +332,7 @@ def main() -> int:
         help="where commands run; for a full disk a small one of its own, such as a tmpfs of 32 MiB",
     )
     parser.add_argument("--only", default="", help="scenarios whose name this regular expression finds")
-    parser.add_argument("--out", type=Path, help="results, a line a kill; added to what is there")
+    parser.add_argument("--out", type=Path, help="results, a line a kill; added to what is there, and counted with it")
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began, kills = time.monotonic(), []
@@ -335,6 +350,8 @@ def main() -> int:
                     stream.write(line + "\n")
             if time.monotonic() - began > asked.seconds:
                 break
+    if asked.out is not None:
+        kills = [Kill(**json.loads(line)) for line in asked.out.read_text(encoding="utf-8").splitlines()]
     print(summary(kills))
     return 0 if all(kill.outcome == "survived" for kill in kills) else 1
 
