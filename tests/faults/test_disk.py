@@ -126,25 +126,39 @@ def test_a_read_only_disk(tmp_path: Path):
 
 @dataclass(frozen=True)
 class _Limit:
-    """`ulimit -f`, in bytes."""
+    """`ulimit -f`, in bytes: from the beginning, or once the first shard is to be stored."""
 
     size: int
+    at_once: bool
 
     def __call__(self) -> None:
+        if self.at_once:
+            return self.limit()
+        from cake_cli.synthesis.bank import SampleBank
+
+        add = SampleBank.add
+
+        def limited(bank: SampleBank, *arguments: object, **keywords: object) -> object:
+            self.limit()
+            return add(bank, *arguments, **keywords)  # type: ignore[arg-type]
+
+        SampleBank.add = limited  # type: ignore[assignment, method-assign]
+        return None
+
+    def limit(self) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, resource.RLIM_INFINITY))
 
 
-@pytest.mark.parametrize("size", [1500, 4000])
-def test_files_that_may_not_grow(tmp_path: Path, size: int):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_files_that_may_not_grow(tmp_path: Path, at_once: bool):
     save_mlp(tmp_path / "teacher.onnx")
     words = ["distill", tmp_path / "teacher.onnx", *TINY, "-q", "-o"]
-    said = refused(run(tmp_path, *words, "out", prepare=_Limit(size)), 5)
+    said = refused(run(tmp_path, *words, "out", prepare=_Limit(1500, at_once)), 5)
     assert "would be larger than this system allows (ulimit -f)" in said
     out = tmp_path / "out"
-    if (out / "config.toml").exists():
-        assert run(tmp_path, "resume", "out").code == 0
-    else:
-        assert run(tmp_path, *words, "out").code == 0
+    assert (out / "config.toml").exists() == (not at_once)
+    again = [*words, "out"] if at_once else ["resume", "out"]
+    assert run(tmp_path, *again).code == 0
     assert run(tmp_path, *words, "whole").code == 0
     assert weights(out) == weights(tmp_path / "whole")
     assert sorted(snapshot(out)) == sorted(snapshot(tmp_path / "whole"))
