@@ -338,7 +338,6 @@ def main() -> int:
     began, kills = time.monotonic(), []
     scenarios = [scenario for scenario in SCENARIOS if re.search(asked.only, scenario.name)]
     with tempfile.TemporaryDirectory(prefix="cake-kills-") as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
         FORKS.set_forkserver_preload(["tests.faults.warmed"])
         harness = Harness(Path(folder), asked.seed, asked.disk)
         for kill in drawn(harness, asked.kills, scenarios, asked.strikes.split(",")):
