@@ -26,6 +26,7 @@ FLOORS = {
         "settings",
         "events",
         "storage",
+        "forms",
         "runs",
         "recording",
         "catalog",

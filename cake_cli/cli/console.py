@@ -15,14 +15,14 @@ from rich.text import Text
 
 from cake_cli.cli.options import Progress
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 PIPE_WIDTH = 10_000
 """Columns of a result that is not read on a terminal."""
 
 
 def printable(text: str) -> str:
-    """The text without control characters: names in files may hold terminal escapes."""
+    """The text without control characters and halves of characters: names in files may hold terminal escapes."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -109,7 +109,8 @@ class Console:
         """The result as one JSON object, on stdout."""
         if self.mute:
             return
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")  # escaped, as JSON may be
         sys.stdout.flush()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
@@ -16,6 +15,7 @@ from PIL import Image
 from cake_cli.data.labels import ModelClasses, check_range, order_classes, read_labels
 from cake_cli.data.pictures import Picture, PictureSet
 from cake_cli.errors import DataError, EnvironmentFault, did_you_mean
+from cake_cli.forms import parse_json
 from cake_cli.spec import InputSpec
 
 _IMAGES = ("image", "img", "images")
@@ -152,7 +152,7 @@ def _cells(path: Path, column: str) -> Iterator[Any]:
 def _stated_names(schema: Any, column: str) -> list[str] | None:
     """Names of a ClassLabel, which Hugging Face's datasets keeps in the schema's metadata."""
     try:
-        described = json.loads((schema.metadata or {})[b"huggingface"])
+        described = parse_json((schema.metadata or {})[b"huggingface"])
         return [str(label) for label in described["info"]["features"][column]["names"]]
     except (KeyError, TypeError, ValueError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ def explained(name: str) -> Iterator[None]:
         yield
     except EOFError as fault:
         raise DataError(f"{name} ends early: its compressed data are cut short", "copy or download it again") from fault
-    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error) as fault:
+    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error, UnicodeDecodeError) as fault:
         raise DataError(f"{name} is damaged ({fault})", "copy or write it again") from fault
     except (NotImplementedError, RuntimeError) as fault:  # zipfile: unknown compression, a password
         raise DataError(f"{name} cannot be decompressed ({fault})", "write it with np.savez_compressed") from fault

@@ -57,7 +57,7 @@ def _names(text: str, classes: int) -> tuple[str, ...] | None:
         value = lines if len(lines) > 1 else text.split(",")
     if value is None or len(value) != classes or not all(isinstance(name, (str, int)) for name in value):
         return None
-    return tuple(str(name).strip() for name in value)
+    return tuple(str(name).strip().encode("utf-8", "replace").decode() for name in value)  # no halves of characters
 
 
 def _ordered(table: Mapping[Any, Any]) -> list[Any] | None:

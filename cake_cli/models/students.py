@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from cake_cli import __version__
 from cake_cli.catalog import TORCHVISION_NAMES, read_student
 from cake_cli.errors import ModelFileError, UsageError
+from cake_cli.forms import parse_json
 from cake_cli.models.architectures import build_student, written_options
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.source import read_source, require_file
@@ -183,9 +184,9 @@ def load_student(path: Path, code: str | None = None) -> Classifier:
     mends = _check_code(path, metadata, code) if needs_code(metadata) else ()
     name = code if needs_code(metadata) and code is not None else full_name(metadata)
     try:
-        spec = InputSpec.from_json(json.loads(metadata["cake.input"]))
+        spec = InputSpec.from_json(parse_json(metadata["cake.input"]))
         classes = int(metadata["cake.classes"])
-        names = json.loads(metadata["cake.class_names"])
+        names = parse_json(metadata["cake.class_names"])
         if not 2 <= classes <= MAX_CLASSES or (names is not None and len(names) != classes):
             raise ValueError(f"{classes} classes")
         network = _rebuilt(name, spec.shape, classes, load_file(path))
