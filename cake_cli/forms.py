@@ -76,10 +76,11 @@ def _misfit(value: Any, form: Form) -> _Misfit | None:
     return None if form is None and value is None else ("", value, form)
 
 
-def _asked(value: Mapping[str, Any], form: Mapping[str, Form]) -> Iterator[tuple[str, Form]]:
+def _asked(value: Mapping[str, Any], form: Mapping[Any, Form]) -> Iterator[tuple[str, Form]]:
     """The names that a value must or does have, and the form of each."""
-    if str in form:
-        yield from ((name, form[str]) for name in value)  # type: ignore[call-overload]
+    every = next((inner for name, inner in form.items() if name is str), ABSENT)
+    if every is not ABSENT:
+        yield from ((name, every) for name in value)
         return
     for name, inner in form.items():
         bare = name.removesuffix("?")

@@ -205,11 +205,7 @@ class RunDirectory:
         """Drops the lines of a stage that a resumed run will write again: those with ``key >= below``."""
         file = self.path / "metrics.jsonl"
         if file.exists():
-            kept = [
-                line
-                for line in _json_lines(file)
-                if line.get("stage") != stage or _is_below(line.get(key, below), below)
-            ]
+            kept = [line for line in _json_lines(file) if line.get("stage") != stage or _is_below(line.get(key), below)]
             write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, lines: Iterable[str]) -> None:

@@ -33,8 +33,8 @@ _SHARD = {
     "rows_per_pass": (None, int),
     "teacher_passes": _PASSES,
     "health": {
-        **{name: float for name in ("on_target", "confidence", "entropy")},
-        **{f"{name}?": (None, float) for name in ("saturated", "dead")},
+        **dict.fromkeys(("on_target", "confidence", "entropy"), float),
+        **dict.fromkeys(("saturated?", "dead?"), (None, float)),
         **{"samples": int, "histogram": [int], "redrawn?": int},
     },
 }

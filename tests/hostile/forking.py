@@ -123,7 +123,11 @@ def _be_the_child(work: Callable[[], int | None], folder: Path, bounds: Bounds) 
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         faulthandler.enable(2)
         tempfile.tempdir = str(folder / "tmp")
-        os.environ |= {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "tmp"), "HOME": str(folder / "tmp")}
+        os.environ |= {
+            "TMPDIR": str(folder / "tmp"),
+            "XDG_CACHE_HOME": str(folder / "tmp"),
+            "HOME": str(folder / "tmp"),
+        }
         os.chdir(folder / "cwd")
         _limit(bounds)
         code = work() or 0

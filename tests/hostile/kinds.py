@@ -65,7 +65,10 @@ KINDS: dict[str, Kind] = {
     "checkpoint": _file("checkpoint.pt", m.as_archive, INSPECT, (*INSPECT, "--arch", "mlp:8")),
     "legacy-checkpoint": _file("legacy.pt", m.any_bytes, INSPECT, (*INSPECT, "--arch", "mlp:8")),
     "student": _file(
-        "student.safetensors", m.as_safetensors, INSPECT, ("evaluate", "{it}", "--data", "{seeds}/heldout.npz"),
+        "student.safetensors",
+        m.as_safetensors,
+        INSPECT,
+        ("evaluate", "{it}", "--data", "{seeds}/heldout.npz"),
         ("export", "{it}", "--to", "onnx", "-o", "{out}.onnx"),
     ),  # fmt: skip
     "bank": Kind("bank", _BANK, (INSPECT, TRAIN, TRAIN, ("resume", "{it}")), written=True),
@@ -78,13 +81,18 @@ KINDS: dict[str, Kind] = {
     "idx-gz": Kind("idx-gz", (("*images*", m.as_gzip), ("*labels*", m.as_gzip)), (EVALUATE,)),
     "csv": _file("heldout.csv", m.as_text, EVALUATE),
     "parquet": _file("heldout.parquet", m.any_bytes, EVALUATE),
-    "pictures": Kind("pictures", (("test/*/*", m.as_picture), ("test/*/*.png", m.as_picture)), (EVALUATE, (*EVALUATE, "--strict"))),
+    "pictures": Kind(
+        "pictures", (("test/*/*", m.as_picture), ("test/*/*.png", m.as_picture)), (EVALUATE, (*EVALUATE, "--strict"))
+    ),
     "config": _file(
-        "config.toml", m.as_toml, ("distill", "--config", "{it}", "--dry-run", "-o", "{out}"),
+        "config.toml",
+        m.as_toml,
+        ("distill", "--config", "{it}", "--dry-run", "-o", "{out}"),
         ("distill", "--config", "{it}", "--print-config"),
     ),  # fmt: skip
     "class-map": Kind(
-        "", (("map.txt", m.as_text), ("map.json", m.as_json)),
+        "",
+        (("map.txt", m.as_text), ("map.json", m.as_json)),
         (("evaluate", "{seeds}/student.safetensors", "--data", "{seeds}/pictures", "--class-map", "{damaged}"),),
     ),  # fmt: skip
 }

@@ -17,16 +17,78 @@ from typing import Any
 
 Mutator = Callable[[bytes, Random], bytes]
 
-NUMBERS = (0, 1, -1, 2, 3, 127, 128, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**63, -(2**63))
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    127,
+    128,
+    255,
+    256,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**53,
+    2**63 - 1,
+    2**63,
+    -(2**63),
+)
 TEXTS = (
     *("", " ", "\0", "\n", "\x1b[2J\x1b[31mred", "\x9b31m", "\u202egnp.exe", "\r error: all is well", "a" * 5000),
-    *("../../outside/secret.txt", "/etc/passwd", "..\\..\\outside", "~", "/dev/zero", "/proc/self/mem", "file:///etc/passwd"),
-    *("%s%n", "{0}", "[red]x[/red]", "$(touch pwned)", "; touch pwned", "\ud800", "é\u0301", "NaN", "1e999", "-0", "0x10"),
-    *("__import__('os').system('touch pwned')", "!!python/object:os.system", "${jndi}", "teacher", "mlp:8", "mlp:9999999999"),
+    *(
+        "../../outside/secret.txt",
+        "/etc/passwd",
+        "..\\..\\outside",
+        "~",
+        "/dev/zero",
+        "/proc/self/mem",
+        "file:///etc/passwd",
+    ),
+    *(
+        "%s%n",
+        "{0}",
+        "[red]x[/red]",
+        "$(touch pwned)",
+        "; touch pwned",
+        "\ud800",
+        "é\u0301",
+        "NaN",
+        "1e999",
+        "-0",
+        "0x10",
+    ),
+    *(
+        "__import__('os').system('touch pwned')",
+        "!!python/object:os.system",
+        "${jndi}",
+        "teacher",
+        "mlp:8",
+        "mlp:9999999999",
+    ),
     *("cnn", "mlp:", "mlp:-1", "cake-bank", "linear", "resnet18", "complete", "partial", "9" * 5000),
 )
 ODD: tuple[Any, ...] = (
-    *(None, True, False, [], {}, [[]], [None], {"": None}, float("nan"), float("inf"), -float("inf"), 1e308, 5e-324, -0.0, 0.5),
+    *(
+        None,
+        True,
+        False,
+        [],
+        {},
+        [[]],
+        [None],
+        {"": None},
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        1e308,
+        5e-324,
+        -0.0,
+        0.5,
+    ),
     *(10**30, [1] * 2000, {"a": {"b": {"c": []}}}),
 )
 
@@ -121,9 +183,13 @@ def change_tree(tree: Any, source: Random) -> Any:
         elif kind == 1:
             container[source.choice(TEXTS)] = container[key]
         elif kind == 2 and isinstance(container[key], str):
-            container[key] = source.choice((container[key] + source.choice(TEXTS), container[key][::-1], f"../{container[key]}"))
+            container[key] = source.choice(
+                (container[key] + source.choice(TEXTS), container[key][::-1], f"../{container[key]}")
+            )
         elif kind == 3 and isinstance(container[key], (int, float)):
-            container[key] = source.choice((-container[key], container[key] * 10**9, container[key] + 1, str(container[key])))
+            container[key] = source.choice(
+                (-container[key], container[key] * 10**9, container[key] + 1, str(container[key]))
+            )
         elif kind == 4:
             other, place = source.choice(places)
             if place in other if isinstance(other, dict) else place < len(other):
@@ -140,7 +206,9 @@ def as_json(content: bytes, source: Random) -> bytes:
     if source.random() < 0.03:
         depth = source.choice((500, 5000, 100_000))
         return b"[" * depth + b"]" * depth
-    return json.dumps(change_tree(json.loads(content), source), ensure_ascii=source.random() < 0.7).encode(errors="replace")
+    return json.dumps(change_tree(json.loads(content), source), ensure_ascii=source.random() < 0.7).encode(
+        errors="replace"
+    )
 
 
 def as_json_lines(content: bytes, source: Random) -> bytes:
@@ -253,8 +321,31 @@ def _member(name: str, held: bytes, source: Random) -> bytes:
 
 def as_npy(held: bytes, source: Random) -> bytes:
     """The header of an array: another type, shape or order."""
-    types = ("'|u1'", "'<f8'", "'|O'", "'<U4'", "'>i2'", "'<c16'", "'<M8[ns]'", "[('a', '<i4')]", "'|V9'", "'<f2'", "'|S3'", "'<f16'")
-    shapes = ("(12, 4, 4)", "(2147483648,)", "(12,)", "()", "(0, 4, 4)", "(-1, 4, 4)", "(12, 16)", "(1, 2, 3, 4, 5)", "(9223372036854775807, 9)")
+    types = (
+        "'|u1'",
+        "'<f8'",
+        "'|O'",
+        "'<U4'",
+        "'>i2'",
+        "'<c16'",
+        "'<M8[ns]'",
+        "[('a', '<i4')]",
+        "'|V9'",
+        "'<f2'",
+        "'|S3'",
+        "'<f16'",
+    )
+    shapes = (
+        "(12, 4, 4)",
+        "(2147483648,)",
+        "(12,)",
+        "()",
+        "(0, 4, 4)",
+        "(-1, 4, 4)",
+        "(12, 16)",
+        "(1, 2, 3, 4, 5)",
+        "(9223372036854775807, 9)",
+    )
     header = f"{{'descr': {source.choice(types)}, 'fortran_order': {source.choice(('False', 'True', '7'))}, 'shape': {source.choice(shapes)}, }}"
     if source.random() < 0.1:
         header = source.choice(("(" * 3000, "{'a': __import__('os')}", "0" * 20000, "{}", "[1"))

@@ -37,9 +37,13 @@ def teachers(folder: Path) -> None:
     outside = folder / "external"
     outside.mkdir(exist_ok=True)
     model = onnx.load(folder / "teacher.onnx")
-    onnx.save_model(model, outside / "teacher.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(
+        model, outside / "teacher.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Tanh(), torch.nn.Linear(8, CLASSES))
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.Tanh(), torch.nn.Linear(8, CLASSES)
+    )
     network.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,7 +52,8 @@ def teachers(folder: Path) -> None:
         torch.jit.save(torch.jit.script(network), folder / "scripted.pt")
         batch = torch.export.Dim("batch")
         torch.export.save(
-            torch.export.export(network, (torch.zeros(2, *SHAPE),), dynamic_shapes=({0: batch},)), folder / "exported.pt2"
+            torch.export.export(network, (torch.zeros(2, *SHAPE),), dynamic_shapes=({0: batch},)),
+            folder / "exported.pt2",
         )
     weights = {f"net.{name}": tensor for name, tensor in _mlp_weights().items()}
     save_file(weights, folder / "weights.safetensors", metadata={"class_names": json.dumps(["a", "b", "c"])})
@@ -71,11 +76,15 @@ def _small_convolution(path: Path) -> None:
 
     def branch(name: str, operator: str):
         node = helper.make_node(operator, ["conv"], [f"{name}_out"])
-        return helper.make_graph([node], name, [], [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)])
+        return helper.make_graph(
+            [node], name, [], [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)]
+        )
 
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-        helper.make_node("If", ["yes"], ["active"], then_branch=branch("then", "Tanh"), else_branch=branch("else", "Relu")),
+        helper.make_node(
+            "If", ["yes"], ["active"], then_branch=branch("then", "Tanh"), else_branch=branch("else", "Relu")
+        ),
         helper.make_node("MaxPool", ["active"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
         helper.make_node("Reshape", ["pooled", "shape"], ["flat"]),
         helper.make_node("Gemm", ["flat", "v", "c"], ["logits"], transB=1),
