@@ -58,6 +58,8 @@ def sniff(path: Path) -> ModelFile:
         raise ModelFileError(f"there is no file {path}", _nearest(path))
     if path.is_dir():
         raise refusal_of_folder(path)
+    if not path.is_file():  # a pipe would wait for ever, a device has no end
+        raise ModelFileError(f"{path} is a pipe or a device, not a file", "write it to a file first")
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
