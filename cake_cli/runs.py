@@ -27,6 +27,7 @@ from cake_cli.errors import CakeError, DataError
 from cake_cli.forms import parse_json, read_json, require_form
 from cake_cli.settings import build, read_file, write_toml
 from cake_cli.storage import claim_output, clear_leftovers, write_fault, write_json, write_text
+from cake_cli.text import printable
 
 SCHEMA_VERSION = 1
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -210,7 +211,7 @@ class RunDirectory:
 
     def log(self, lines: Iterable[str]) -> None:
         """Adds lines to log.txt, each with the time."""
-        _append(self.path / "log.txt", [f"{now()} {line}" for line in lines])
+        _append(self.path / "log.txt", [f"{now()} {printable(line)}" for line in lines])
 
     def warn(self, text: str) -> None:
         """Keeps a warning for the report."""

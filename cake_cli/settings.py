@@ -166,7 +166,11 @@ def read_file(path: Path) -> Values:
         return _flatten_tables(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}", "cake distill ... --print-config > FILE") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+    except RecursionError:
+        raise UsageError(
+            f"{path} is nested too deeply to be a configuration", "cake distill ... --print-config"
+        ) from None
+    except (OSError, ValueError) as fault:  # of which UnicodeDecodeError and TOMLDecodeError are two
         raise UsageError(f"{path} is not readable as TOML: {fault}", "cake distill ... --print-config") from fault
 
 
@@ -188,7 +192,7 @@ def read_assignment(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set takes KEY=VALUE, not {text!r}", "--set synthesis.steps=64")
     try:
         read = tomllib.loads(f"value = {written}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         read = {}
     return full_key(name.strip()), read["value"] if len(read) == 1 else written
 

@@ -15,8 +15,8 @@ import typer
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from cake_cli.cli.console import printable
 from cake_cli.errors import CakeError
+from cake_cli.text import printable
 
 INTERRUPTED = 130
 LINGER_SECONDS = 10.0

@@ -50,8 +50,8 @@ def open_idx(path: Path) -> tuple[StoredArray, StoredArray]:
             f"{path} has no labels beside it", f"put them there as {wanted} (or name the images *-images-*)"
         )
     labels = _stored(found)
-    for array in (labels, rows):
-        array.check_size()
+    for array, file in ((labels, found), (rows, path)):
+        array.check_size(file.stat().st_size)
     return rows, labels
 
 

@@ -43,7 +43,7 @@ def open_npz(path: Path, split: str | None = None) -> tuple[StoredArray, StoredA
     rows_key, labels_key = _pair(path, keys, split)
     rows, labels = (_stored(path, keys[key]) for key in (rows_key, labels_key))
     for array in (labels, rows):
-        array.check_size()
+        array.check_size(path.stat().st_size)
     return rows, labels
 
 

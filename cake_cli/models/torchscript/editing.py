@@ -19,6 +19,7 @@ _RESHAPES = {f"aten::{name}" for name in ("view", "reshape", "squeeze", "unsquee
 _TRAINING_FLAG = {"aten::dropout": 2, "aten::feature_dropout": 2, "aten::alpha_dropout": 2, "aten::batch_norm": 5}
 """Position of the argument that a trace in training mode bakes in as true."""
 
+
 def silence(module: torch.jit.ScriptModule) -> str | None:
     """Takes out what would write on the terminal, whatever it says; a sentence if there was any.
 
