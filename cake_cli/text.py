@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def whole_characters(text: str) -> str:
+    """The text with a question mark for every half of a character, which JSON can say and no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def printable_json(content: Any) -> str:
     r"""JSON in which such characters are escaped as ``\u001b``, so that nothing is lost."""
     text = json.dumps(content, indent=2, ensure_ascii=False)

@@ -41,6 +41,7 @@ from cake_cli.models.source import read_source, require_file
 from cake_cli.models.weightless import Weightless
 from cake_cli.spec import InputSpec
 from cake_cli.storage import sha256, write_bytes
+from cake_cli.text import whole_characters
 
 MAX_CLASSES = 100_000
 ORIGIN = "trained on synthetic samples of the teacher, without real data"
@@ -198,7 +199,7 @@ def load_student(path: Path, code: str | None = None) -> Classifier:
         module=network.eval().requires_grad_(False),
         spec=replace(spec, source="the student's own header"),
         classes=classes,
-        class_names=None if names is None else tuple(str(name) for name in names),
+        class_names=None if names is None else tuple(whole_characters(str(name)) for name in names),
         name=path.name,
         sha256=sha256(path),
         mends=mends,
