@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -149,6 +150,8 @@ def coerce(kind: Any, value: Any) -> Any:
         return tuple(coerce(get_args(kind)[0], item) for item in items)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is float and (whole or isinstance(value, float)):
+        if not abs(value) <= sys.float_info.max:
+            raise ValueError("must be a finite number")
         return float(value)
     if (kind is int and whole) or (kind in (bool, str) and isinstance(value, kind)):
         return value

@@ -27,6 +27,7 @@ FLOORS = {
         "events",
         "storage",
         "forms",
+        "text",
         "runs",
         "recording",
         "catalog",

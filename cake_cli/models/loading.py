@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from cake_cli.catalog import read_student
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.forms import parse_json
@@ -224,12 +225,16 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
 
 
 def _stated_architecture(metadata: Mapping[str, str]) -> str | None:
-    """What a student that was exported to another format was, unless it was made by one's own code."""
+    """What a student that was exported to another format was; None where that is no name, but code or a file."""
     if "cake.architecture" not in metadata:
         return None
     from cake_cli.models.students import full_name, needs_code
 
-    return None if needs_code(metadata) else full_name(metadata)
+    try:
+        is_name = not needs_code(metadata) and read_student(full_name(metadata)).kind in ("name", "timm")
+    except UsageError:
+        return None
+    return full_name(metadata) if is_name else None
 
 
 def _towards_logits(

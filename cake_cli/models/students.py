@@ -161,8 +161,11 @@ def full_name(metadata: Mapping[str, str]) -> str:
 
 
 def needs_code(metadata: Mapping[str, str]) -> bool:
-    """Whether a header is of a student that one's own code made."""
-    return read_source(Path(metadata.get("cake.architecture", ""))) is not None
+    """Whether a header is of a student that one's own code made, by its architecture alone or with its options."""
+    if "cake.architecture" not in metadata:
+        return False
+    names = (metadata["cake.architecture"], full_name(metadata))
+    return any(read_source(Path(name)) is not None for name in names)
 
 
 def load_student(path: Path, code: str | None = None) -> Classifier:
@@ -190,6 +193,8 @@ def load_student(path: Path, code: str | None = None) -> Classifier:
         names = parse_json(metadata["cake.class_names"])
         if not 2 <= classes <= MAX_CLASSES or (names is not None and len(names) != classes):
             raise ValueError(f"{classes} classes")
+        if code is None and read_student(name).kind not in ("name", "timm"):
+            raise ValueError(f"{name} is not the name of an architecture")
         network = _rebuilt(name, spec.shape, classes, load_file(path))
     except (UsageError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as fault:
         reason = str(fault).splitlines()[0]

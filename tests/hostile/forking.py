@@ -55,6 +55,8 @@ class Ended:
     """Bytes resident at most."""
     out: bytes
     err: bytes
+    network: str = ""
+    """What it asked the network for, which it did not get."""
 
     @property
     def hung(self) -> bool:
@@ -98,6 +100,7 @@ def fork(work: Callable[[], int | None], folder: Path, bounds: Bounds) -> Ended:
         peak=usage.ru_maxrss * 1024,
         out=(folder / "stdout").read_bytes(),
         err=(folder / "stderr").read_bytes(),
+        network=(folder / "network").read_text(),
     )
 
 
@@ -129,6 +132,7 @@ def _be_the_child(work: Callable[[], int | None], folder: Path, bounds: Bounds) 
             "HOME": str(folder / "tmp"),
         }
         os.chdir(folder / "cwd")
+        _cut_off(folder / "network")
         _limit(bounds)
         code = work() or 0
         sys.stdout.flush()
@@ -140,6 +144,20 @@ def _be_the_child(work: Callable[[], int | None], folder: Path, bounds: Bounds) 
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _cut_off(told: Path) -> None:
+    """Refuses every way to the network that Python has, and tells of it; sockets of this machine's own stay."""
+    told.write_text("")
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        remote = event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
+        if remote or (event == "socket.connect" and not isinstance(arguments[1], (str, bytes))):
+            with told.open("a") as stream:
+                stream.write(f"{event} {arguments[1:]}\n")
+            raise OSError("there is no network here")
+
+    sys.addaudithook(hook)
 
 
 def _limit(bounds: Bounds) -> None:

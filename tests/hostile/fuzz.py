@@ -1,7 +1,7 @@
 """The fuzzer: damaged files of every kind, each met by a command in a bounded child, and how that ended.
 
 ``python -m tests.hostile.fuzz --inputs 5000 --seed 0 --out FILE.jsonl`` is the long form; input number I of a seed is
-always the same, so ``--first I --inputs 1 --keep DIR`` brings one back. A fault is an end that `Verdict` does not allow.
+always the same, so ``--first I --inputs 1 --keep DIR`` brings one back. What is a fault `judge` says.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def judge(ended: Ended, changed: str | None, traceback: str) -> str | None:
         return f"crash: signal {ended.signal}"
     if ended.code not in ALLOWED:
         return f"exit code {ended.code}: {traceback or ended.err[-300:].decode(errors='replace')}"
+    if ended.network:
+        return f"reached for the network: {ended.network}"
     if b"Traceback" in said:
         return "traceback on the terminal"
     if b"memory ran out" in said or b"can't allocate" in said or b"bad_alloc" in said:
@@ -72,7 +74,7 @@ def judge(ended: Ended, changed: str | None, traceback: str) -> str | None:
 
 def one(number: int, seed: int, names: list[str], seeds: Path, home: Path) -> Verdict:
     """Makes input `number` of a seed, runs its command, and judges."""
-    source = Random(f"{seed}-{number}")  # noqa: S311 - repeatable, not secret
+    source = Random(f"{seed}-{number}")
     name = names[number % len(names)]
     kind = KINDS[name]
     case = home / f"case-{number:06d}"
@@ -137,7 +139,7 @@ def _state(folder: Path) -> dict[str, str]:
 
 def _strays(case: Path, home: Path) -> str | None:
     """What lies where nothing was to be written."""
-    allowed = {"in", "out", "out.onnx", "tmp", "cwd", "stdout", "stderr"}
+    allowed = {"in", "out", "out.onnx", "tmp", "cwd", "stdout", "stderr", "network"}
     strays = [path.name for path in case.iterdir() if path.name not in allowed and not path.name.startswith("out.old")]
     strays += [str(path.relative_to(case)) for path in (case / "cwd").iterdir()]
     if (home / "outside" / "secret.txt").read_text() != SECRET or len(list((home / "outside").iterdir())) != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.hostile import mutate as m
+from tests.hostile import mutate_files as f
 from tests.hostile.seeds import TINY_BANK, TINY_TRAINING
 
 Command = tuple[str, ...]
@@ -41,58 +42,58 @@ _BANK = (
     ("manifest.json", m.as_json),
     ("manifest.json", m.as_json),
     ("journal-*.jsonl", m.as_json_lines),
-    ("shard-*.safetensors", m.as_safetensors),
+    ("shard-*.safetensors", f.as_safetensors),
 )
 _RUN = (
     ("run.json", m.as_json),
     ("run.json", m.as_json),
     ("metrics.jsonl", m.as_json_lines),
-    ("student.safetensors", m.as_safetensors),
+    ("student.safetensors", f.as_safetensors),
     ("bank/manifest.json", m.as_json),
-    ("bank/shard-*.safetensors", m.as_safetensors),
+    ("bank/shard-*.safetensors", f.as_safetensors),
 )
 
 KINDS: dict[str, Kind] = {
-    "onnx": _file("teacher.onnx", m.as_onnx, INSPECT, INSPECT, SYNTHESIZE),
-    "onnx-graph": _file("convolution.onnx", m.as_onnx, INSPECT, INSPECT, SYNTHESIZE),
+    "onnx": _file("teacher.onnx", f.as_onnx, INSPECT, INSPECT, SYNTHESIZE),
+    "onnx-graph": _file("convolution.onnx", f.as_onnx, INSPECT, INSPECT, SYNTHESIZE),
     "onnx-external": Kind(
-        "external", (("teacher.onnx", m.as_onnx), ("weights.bin", m.any_bytes)), (("inspect", "{it}/teacher.onnx"),)
+        "external", (("teacher.onnx", f.as_onnx), ("weights.bin", m.any_bytes)), (("inspect", "{it}/teacher.onnx"),)
     ),
-    "torchscript": _file("traced.pt", m.as_archive, INSPECT, INSPECT, SYNTHESIZE),
-    "torchscript-script": _file("scripted.pt", m.as_archive, ("inspect", "{it}", "--input-shape", "1,4,4")),
-    "torch-export": _file("exported.pt2", m.as_archive, INSPECT),  # never with --trust: that runs the file's code
-    "weights": _file("weights.safetensors", m.as_safetensors, INSPECT, (*INSPECT, "--arch", "mlp:8")),
-    "checkpoint": _file("checkpoint.pt", m.as_archive, INSPECT, (*INSPECT, "--arch", "mlp:8")),
+    "torchscript": _file("traced.pt", f.as_archive, INSPECT, INSPECT, SYNTHESIZE),
+    "torchscript-script": _file("scripted.pt", f.as_archive, ("inspect", "{it}", "--input-shape", "1,4,4")),
+    "torch-export": _file("exported.pt2", f.as_archive, INSPECT),  # never with --trust: that runs the file's code
+    "weights": _file("weights.safetensors", f.as_safetensors, INSPECT, (*INSPECT, "--arch", "mlp:8")),
+    "checkpoint": _file("checkpoint.pt", f.as_archive, INSPECT, (*INSPECT, "--arch", "mlp:8")),
     "legacy-checkpoint": _file("legacy.pt", m.any_bytes, INSPECT, (*INSPECT, "--arch", "mlp:8")),
     "student": _file(
         "student.safetensors",
-        m.as_safetensors,
+        f.as_safetensors,
         INSPECT,
         ("evaluate", "{it}", "--data", "{seeds}/heldout.npz"),
         ("export", "{it}", "--to", "onnx", "-o", "{out}.onnx"),
-    ),  # fmt: skip
+    ),
     "bank": Kind("bank", _BANK, (INSPECT, TRAIN, TRAIN, ("resume", "{it}")), written=True),
     "partial-bank": Kind("partial", _BANK, (("resume", "{it}"), INSPECT), written=True),
     "run": Kind("run", _RUN, (INSPECT, ("report", "{it}"), ("resume", "{it}"), TRAIN), written=True),
     "stopped-run": Kind("stopped", _RUN, (("resume", "{it}"), INSPECT), written=True),
-    "npz": _file("heldout.npz", m.as_archive, EVALUATE),
-    "npz-packed": _file("packed.npz", m.as_archive, EVALUATE),
+    "npz": _file("heldout.npz", f.as_archive, EVALUATE),
+    "npz-packed": _file("packed.npz", f.as_archive, EVALUATE),
     "idx": Kind("idx", (("*images*", m.any_bytes), ("*labels*", m.any_bytes)), (EVALUATE,)),
-    "idx-gz": Kind("idx-gz", (("*images*", m.as_gzip), ("*labels*", m.as_gzip)), (EVALUATE,)),
+    "idx-gz": Kind("idx-gz", (("*images*", f.as_gzip), ("*labels*", f.as_gzip)), (EVALUATE,)),
     "csv": _file("heldout.csv", m.as_text, EVALUATE),
     "parquet": _file("heldout.parquet", m.any_bytes, EVALUATE),
     "pictures": Kind(
-        "pictures", (("test/*/*", m.as_picture), ("test/*/*.png", m.as_picture)), (EVALUATE, (*EVALUATE, "--strict"))
+        "pictures", (("test/*/*", f.as_picture), ("test/*/*.png", f.as_picture)), (EVALUATE, (*EVALUATE, "--strict"))
     ),
     "config": _file(
         "config.toml",
         m.as_toml,
         ("distill", "--config", "{it}", "--dry-run", "-o", "{out}"),
         ("distill", "--config", "{it}", "--print-config"),
-    ),  # fmt: skip
+    ),
     "class-map": Kind(
         "",
         (("map.txt", m.as_text), ("map.json", m.as_json)),
         (("evaluate", "{seeds}/student.safetensors", "--data", "{seeds}/pictures", "--class-map", "{damaged}"),),
-    ),  # fmt: skip
+    ),
 }

@@ -37,7 +37,7 @@ class Server:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(10)
+        self.process.wait(60)
         self.process.stdout.close()
 
     def run(self, arguments: list[str], folder: Path, seconds: float = Bounds.seconds) -> Ended:
@@ -48,7 +48,8 @@ class Server:
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
         told = json.loads(self.process.stdout.readline())
-        return Ended(**told, out=(folder / "stdout").read_bytes(), err=(folder / "stderr").read_bytes())
+        said = {name: (folder / file).read_bytes() for name, file in (("out", "stdout"), ("err", "stderr"))}
+        return Ended(**told, **said, network=(folder / "network").read_text())
 
 
 def main() -> None:

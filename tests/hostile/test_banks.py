@@ -67,6 +67,7 @@ STUDENTS: dict[str, Callable[[Path], None]] = {
     "a giant network": metadata(**{"cake.architecture": "mlp:65536,65536,65536"}),
     "a network of another kind": metadata(**{"cake.architecture": "resnet152"}),
     "code for an architecture": metadata(**{"cake.architecture": "planted.py:make"}),
+    "code in two parts": metadata(**{"cake.architecture": "planted.py", "cake.options": "make"}),
     "absurd classes": metadata(**{"cake.classes": str(HUGE), "cake.class_names": "null"}),
     "long numbers": metadata(**{"cake.classes": "9" * 5000}),
     "a giant input": spec(shape=[1, 2**20, 2**20]),
@@ -79,8 +80,13 @@ STUDENTS: dict[str, Callable[[Path], None]] = {
 def test_a_student_that_means_harm(refused: Meet, tmp_path: Path, seeds: Path, kind: str):
     (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\ndef make(): pass\n")
     student = Path(shutil.copy(seeds / "student.safetensors", tmp_path))
+    if "code" in kind:
+        student = tmp_path / "child" / "cwd" / "student.safetensors"
+        student.parent.mkdir()
+        shutil.copy(seeds / "student.safetensors", student)
+        shutil.move(tmp_path / "planted.py", student.parent)
     STUDENTS[kind](student)
-    refused(3, "inspect", student)
+    refused(3, "evaluate", student, "--data", seeds / "heldout.npz")
     assert not (tmp_path / "executed").exists()
 
 

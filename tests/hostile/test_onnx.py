@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,8 +61,8 @@ def nested_branches(depth: int = 24) -> ModelProto:
     """If in If in If, each branch twice: 2^24 nodes if anyone walks all of both."""
     inner = graph_of([node("Tanh", "z", "out0")], [], [port("out0", None)])
     for level in range(1, depth):
-        both = {"then_branch": inner, "else_branch": inner} if level < 12 else {"then_branch": inner, "else_branch": graph_of(
-            [node("Relu", "z", f"e{level}")], [], [port(f"e{level}", None)])}  # fmt: skip
+        small = graph_of([node("Relu", "z", f"e{level}")], [], [port(f"e{level}", None)])
+        both = {"then_branch": inner, "else_branch": inner if level < 12 else small}
         inner = graph_of([node("If", "yes", f"out{level}", **both)], [], [port(f"out{level}", None)])
     nodes = [node("MatMul", "x w", "z"), node("If", "yes", "y", then_branch=inner, else_branch=inner)]
     return model(nodes, {"yes": np.array(True), "w": draw(4, 3)})

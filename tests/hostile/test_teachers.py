@@ -46,7 +46,7 @@ def _warned(x: Tensor) -> Tensor:
     return x
 
 
-class Warning_(Linear):  # noqa: N801 - Warning is taken
+class Warning_(Linear):
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(self.layer(_warned(x)), 1)
 
