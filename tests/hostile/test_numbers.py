@@ -14,7 +14,7 @@ from tests.hostile.conftest import Meet
 from tests.hostile.forking import Ended
 
 SYNTHESIS = ["--samples", "60", "--steps", "2", "--set", "set_size=30"]
-TINY = [*SYNTHESIS, "--epochs", "1", "--student", "mlp:8"]
+TINY = [*SYNTHESIS, "--epochs", "1", "--student", "mlp:8", "--no-report"]
 
 
 def teacher(
@@ -61,19 +61,19 @@ FIRST = np.array([40.0, 0, 0])
         ({"gain": float("inf")}, ""),
         ({"gain": 0.0}, "gradient"),
         ({"gain": 0.0, "bias": FIRST}, "gradient"),
-        ({"gain": 3e38}, "finite"),
         ({"bias": float("inf")}, ""),
     ],
-    ids=["nan", "infinite", "constant", "one class always", "overflow", "infinite bias"],
+    ids=["nan", "infinite", "constant", "one class always", "infinite bias"],
 )
 def test_a_teacher_of_no_use_is_refused(refused: Meet, tmp_path: Path, made: dict, words: str):
     assert words in refused(3, "distill", teacher(tmp_path / "t.onnx", **made), *TINY, "-o", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_huge_logits_work_or_say_why(run: Run, tmp_path: Path):
-    """1e30: the softmax saturates and gradients of the cross-entropy are 0 or 1e30."""
-    ended = run("distill", teacher(tmp_path / "t.onnx", gain=1e30), *TINY, "-o", tmp_path / "run")
+@pytest.mark.parametrize("gain", [1e30, 3e38])
+def test_huge_logits_work_or_say_why(run: Run, tmp_path: Path, gain: float):
+    """The softmax saturates, gradients of the cross-entropy are 0 or huge; the greater gain overflows."""
+    ended = run("distill", teacher(tmp_path / "t.onnx", gain=gain), *TINY, "-o", tmp_path / "run")
     assert ended.code in (0, 3, 6)
     if ended.code == 0:
         for file in ("run.json", "bank/manifest.json"):
