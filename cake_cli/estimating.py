@@ -101,14 +101,14 @@ def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Esti
 
     Raises:
         UsageError: if not even one set fits into the time budget.
-        DataError: if the bank that was begun is damaged.
+        DataError: if the bank that was begun is damaged, or of another plan.
     """
     if not prepared.synthesizes:
         return prepared, _shared(estimate(prepared), ranks)
     begun = (bank / "manifest.json").is_file()
     budget = prepared.config.synthesis.budget_seconds
     if begun:
-        prepared = replace(prepared, plan=SampleBank.open(bank).plan)
+        prepared = replace(prepared, plan=SampleBank.open(bank).plan_for(prepared.plan.samples))
     elif budget is not None:
         whole = prepared.plan
         prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))

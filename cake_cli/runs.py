@@ -25,13 +25,29 @@ from typing import Any, Literal
 from cake_cli import __version__
 from cake_cli.config import Config
 from cake_cli.errors import CakeError, DataError
+from cake_cli.forms import parse_json, read_json, require_form
 from cake_cli.settings import build, read_file, write_toml
 from cake_cli.storage import append_line, claim_output, clear_leftovers, write_fault, write_json, write_text
+from cake_cli.text import printable
 
 SCHEMA_VERSION = 1
 _LONGEST_PART = 80
 """Letters of a model's name in that of a folder: names end at 255 bytes, and one may get ``.old-1`` at its end."""
 Status = Literal["running", "complete", "interrupted", "failed"]
+_NAMED = {"name?": str, "sha256?": str, "architecture?": (None, str)}
+_FORM = {
+    **{"command": str, "status": str, "started?": str, "finished?": (None, str), "error?": (None, str)},
+    **{"seed?": int, "data_free?": bool, "device?": (None, str), "bank?": str},
+    "seconds": {str: float},
+    "warnings": [str],
+    "teacher_passes": {"forward": int, "backward": int},
+    "teacher?": (None, _NAMED),
+    "student?": (None, _NAMED),
+    "students?": {str: str},
+    "exports?": [{"format": str, "file?": str, "largest_difference": float}],
+    "evaluation": (None, {"accuracy": {str: (None, float)}, "agreement": (None, float)}),
+}
+"""What run.json must be like, as far as more than the report depends on it; the report passes over what is odd."""
 
 
 def now() -> str:
@@ -118,10 +134,13 @@ class RunDirectory:
         if not file.is_file():
             raise DataError(f"{path} is not a run directory: it has no run.json", "cake inspect PATH")
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file)
+            require_form(record, {"schema_version": int})
             schema = record["schema_version"]
-            _ = record["status"], record["command"], record["seconds"], record["warnings"]
-        except (OSError, ValueError, KeyError, TypeError) as fault:
+            if schema == SCHEMA_VERSION:
+                require_form(record, _FORM)
+                _require_own(path, record.get("students", {}).values())
+        except (OSError, ValueError) as fault:
             raise DataError(f"{file} is damaged: {fault}", "start the run again in another directory") from fault
         if schema != SCHEMA_VERSION:
             raise DataError(
@@ -211,12 +230,12 @@ class RunDirectory:
         added = [_metric(stage, figures) for figures in then or ()]
         if file.exists() or added:
             lines = _json_lines(file) if file.exists() else []
-            kept = [line for line in lines if line.get("stage") != stage or line.get(key, below) < below]
+            kept = [line for line in lines if line.get("stage") != stage or _is_below(line.get(key), below)]
             write_text(file, "".join(f"{line}\n" for line in [*map(json.dumps, kept), *added]))
 
     def log(self, lines: Iterable[str]) -> None:
         """Adds lines to log.txt, each with the time."""
-        _append(self.path / "log.txt", [f"{now()} {line}" for line in lines])
+        _append(self.path / "log.txt", [f"{now()} {printable(line)}" for line in lines])
 
     def warn(self, text: str) -> None:
         """Keeps a warning for the report."""
@@ -262,11 +281,23 @@ def _append(file: Path, lines: Iterable[str]) -> None:
         raise write_fault(file, fault) from fault
 
 
+def _is_below(value: Any, bound: int) -> bool:
+    return isinstance(value, (int, float)) and value < bound
+
+
 def _json_lines(file: Path) -> Iterable[Mapping[str, Any]]:
-    for text in file.read_text(encoding="utf-8").splitlines():
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            line = json.loads(text)
+            line = parse_json(text)
         except ValueError:
             continue
-        if isinstance(line, dict):
+        if isinstance(line, dict) and all(isinstance(value, (str, int, float)) for value in line.values()):
             yield line
+
+
+def _require_own(path: Path, folders: Iterable[str]) -> None:
+    """Refuses students that would lie anywhere but below the run."""
+    for folder in folders:
+        parts = Path(folder).parts
+        if len(parts) != 2 or parts[0] != "students" or parts[1] == ".." or (path / folder).is_symlink():
+            raise ValueError(f"a student in {folder!r}")

@@ -144,8 +144,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a UTF-8 file whole; raises as `write_bytes`."""
-    write_bytes(path, content.encode("utf-8"))
+    r"""Writes a UTF-8 file whole; raises as `write_bytes`.
+
+    Names of files may hold bytes that are no UTF-8: they are written as JSON escapes them, ``\udcff``.
+    """
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -59,6 +59,10 @@ def require(*rules: tuple[bool, str, str]) -> None:
         raise UsageError("; ".join(what for what, _ in broken), "; ".join(fix for _, fix in broken))
 
 
+MOST_SAMPLES = 10**9
+"""Beyond it the plan alone would not fit into memory."""
+
+
 @dataclass(frozen=True)
 class SynthesisConfig:
     """How samples are made from the teacher.
@@ -148,6 +152,11 @@ class SynthesisConfig:
         _ = self.budget_seconds
         require(
             (self.samples is None or self.samples >= 0, "--samples cannot be negative", "--samples 8000"),
+            (
+                self.samples is None or self.samples <= MOST_SAMPLES,
+                f"--samples is at most {MOST_SAMPLES:,}",
+                "--samples 8000",
+            ),
             (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
             (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
             (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),

@@ -26,6 +26,8 @@ FLOORS = {
         "settings",
         "events",
         "storage",
+        "forms",
+        "text",
         "runs",
         "recording",
         "catalog",

@@ -16,7 +16,12 @@ from cake_cli.config import Config
 
 def distill(
     teacher: Annotated[
-        Path | None, typer.Argument(help="The model file to copy.", metavar="TEACHER", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The model file to copy. TorchScript and FILE.py:FUNCTION are programs, and are run.",
+            metavar="TEACHER",
+            show_default=False,
+        ),
     ] = None,
     student: o.Students = None,
     weights: o.StudentWeights = None,

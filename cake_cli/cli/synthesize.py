@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 def synthesize(
     teacher: Annotated[
-        Path | None, typer.Argument(help="The model file to sample.", metavar="TEACHER", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The model file to sample. TorchScript and FILE.py:FUNCTION are programs, and are run.",
+            metavar="TEACHER",
+            show_default=False,
+        ),
     ] = None,
     arch: o.Arch = None,
     classes: o.Classes = None,

@@ -33,6 +33,7 @@ from cake_cli.synthesis.health import Health
 from cake_cli.synthesis.journal import Entry, journals, write_entry
 from cake_cli.synthesis.manifest import FORMAT, SCHEMA_VERSION, first_set, read_manifest, sound, write_manifest
 from cake_cli.synthesis.samples import Samples
+from cake_cli.text import whole_characters
 
 
 class SampleBank:
@@ -126,6 +127,23 @@ class SampleBank:
         """How the sets are cut."""
         return SetPlan(**self.manifest["plan"])
 
+    def plan_for(self, samples: int) -> SetPlan:
+        """The plan to go on with: a manifest is no reason to make more samples than the settings ask for.
+
+        Args:
+            samples: as many as the settings make; with a time budget it was the speed that decided.
+
+        Raises:
+            DataError: if the bank plans another number.
+        """
+        if self.budget is None and self.plan.samples != samples:
+            raise DataError(
+                f"the bank {self.path} was begun with other settings: it plans {self.plan.samples:,} samples, "
+                f"they make {samples:,}",
+                "choose another --out",
+            )
+        return self.plan
+
     @property
     def passes(self) -> Passes:
         """What the teacher was asked for this bank."""
@@ -145,7 +163,7 @@ class SampleBank:
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes, where the teacher has them."""
         names = self.manifest["class_names"]
-        return None if names is None else tuple(names)
+        return None if names is None else tuple(whole_characters(name) for name in names)
 
     @property
     def arithmetic(self) -> dict[str, Any]:

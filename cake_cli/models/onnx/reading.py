@@ -51,6 +51,8 @@ NUMBER_FIELDS: dict[int, str] = {
 }
 """Where elements lie that are not in `raw_data`; all other types use `int32_data`."""
 
+KINDS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+
 LFS_FIX = "git lfs pull, or download the file itself"
 
 
@@ -125,6 +127,11 @@ def check_tensors(model: ModelProto, path: Path) -> None:
         ModelFileError: naming the tensor, with both sizes.
     """
     for tensor in every_tensor(model):
+        if tensor.data_type not in KINDS or tensor.HasField("segment"):
+            raise ModelFileError(
+                f"tensor {tensor.name!r} of {path.name} is of no type that ONNX has, or a part of one",
+                "the file is damaged: download or export it again",
+            )
         if any(size < 0 for size in tensor.dims):
             raise ModelFileError(f"tensor {tensor.name!r} of {path.name} has a negative size", "export it again")
         count = math.prod(tensor.dims)
