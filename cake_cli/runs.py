@@ -15,8 +15,10 @@ import json
 import platform
 import re
 import sys
+import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -205,6 +207,15 @@ class RunDirectory:
         """Adds to the time a stage took, over all attempts."""
         spent = self.record["seconds"]
         self.update(seconds=spent | {stage: round(spent.get(stage, 0.0) + seconds, 3)})
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time that the body takes to that of a stage, also where it fails."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(stage, time.perf_counter() - started)
 
     def append_metrics(self, stage: str, **figures: float) -> None:
         """Adds a line to metrics.jsonl."""

@@ -153,6 +153,8 @@ Formats = Annotated[
         complete=complete_bank_format,
     ),
 ]
+Rounds = Annotated[int | None, flag("synthesis.rounds", "--rounds", panel=SYNTHESIS)]
+Disagreement = Annotated[float | None, flag("synthesis.disagreement", "--disagreement", panel=SYNTHESIS)]
 Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
 ContrastiveName = Annotated[Contrastive | None, flag("synthesis.contrastive", "--contrastive", panel=SYNTHESIS)]
 NoiseName = Annotated[Noise | None, flag("synthesis.noise", "--noise", panel=SYNTHESIS)]
@@ -160,6 +162,7 @@ Bank = Annotated[str | None, flag("synthesis.bank", "--bank", panel=SYNTHESIS, m
 
 TRAINING = "Training"
 Epochs = Annotated[int | None, flag("training.epochs", "--epochs", panel=TRAINING)]
+Replay = Annotated[int | None, flag("training.replay", "--replay", panel=TRAINING)]
 BatchSize = Annotated[int | None, flag("training.batch_size", "--batch-size", panel=TRAINING)]
 Optimizer = Annotated[OptimizerName | None, flag("training.student_optimizer", "--optimizer", panel=TRAINING)]
 LearningRate = Annotated[float | None, flag("training.lr", "--lr", panel=TRAINING)]

@@ -5,6 +5,7 @@
     manifest.json              what the bank is, and a line for each shard
     shard-00000.safetensors    inputs float32 (N, *shape), logits float32 (N, K), targets int32 (N,)
     journal-00000.jsonl        only while the bank grows: the shards that the manifest does not list yet
+    student-2.safetensors      of a bank of several rounds: the student that the samples of round 2 were made against
 
 A shard holds one wave and bears its number. It is written and renamed before a journal names it, so at any
 moment every shard that manifest or journal names is whole; a file that neither names is left over from a killed
@@ -28,11 +29,12 @@ from cake_cli.errors import DataError
 from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec, format_shape
 from cake_cli.storage import clear_leftovers, replacing, sha256
-from cake_cli.synthesis.engine import Passes, SetPlan, Wave
+from cake_cli.synthesis.engine import Passes, Wave
 from cake_cli.synthesis.health import Health
 from cake_cli.synthesis.journal import Entry, journals, write_entry
 from cake_cli.synthesis.manifest import FORMAT, SCHEMA_VERSION, first_set, read_manifest, sound, write_manifest
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.sets import SetPlan
 from cake_cli.text import whole_characters
 
 
@@ -96,6 +98,7 @@ class SampleBank:
             "synthesis": settings,
             **(about or {}),
             "plan": asdict(plan),
+            **({"rounds": []} if plan.rounds > 1 else {}),
             "arithmetic": arithmetic or {},
             "time_budget": None if budget is None else {"seconds": budget, "spent": 0.0, "reached": False},
             "teacher_passes": asdict(Passes()),
@@ -150,6 +153,12 @@ class SampleBank:
         return sum((Passes(**shard["teacher_passes"]) for shard in self.manifest["shards"]), Passes())
 
     @property
+    def student_passes(self) -> Passes:
+        """What students were asked for this bank, in rounds after the first."""
+        asked = (shard.get("student_passes") for shard in self.manifest["shards"])
+        return sum((Passes(**passes) for passes in asked if passes), Passes())
+
+    @property
     def teacher_sha256(self) -> str:
         """Hash of the teacher's file."""
         return str(self.manifest["teacher"]["sha256"])
@@ -192,13 +201,55 @@ class SampleBank:
         """How many waves of the plan are stored."""
         return len(self.manifest["shards"])
 
-    def missing_waves(self) -> list[int]:
-        """The waves of the plan that are not stored; none of a bank that is complete."""
+    def missing_waves(self, number: int | None = None) -> list[int]:
+        """The waves of the plan, or of its round `number`, that are not stored; none of a bank that is complete."""
         if self.is_complete:
             return []
         plan = self.plan
-        stored = {shard["sets"][0] // plan.at_once for shard in self.manifest["shards"]}
-        return [wave for wave in range(plan.wave_count) if wave not in stored]
+        stored = {plan.wave_of(shard["sets"][0]) for shard in self.manifest["shards"]}
+        if number is None:
+            wanted = range(plan.wave_count)
+        else:
+            own = plan.rounds_of_sets[number - 1]
+            wanted = range(plan.wave_of(own.start), plan.wave_of(own.stop - 1) + 1)
+        return [wave for wave in wanted if wave not in stored]
+
+    def of_round(self, number: int) -> list[Entry]:
+        """The entries of the shards of a round, from 1."""
+        return [shard for shard in self.manifest["shards"] if shard["round"] == number]
+
+    def student_path(self, number: int) -> Path:
+        """Where the student lies that the samples of round `number` are made against."""
+        return self.path / f"student-{number}.safetensors"
+
+    def begin_round(self, number: int) -> None:
+        """Notes in the manifest that a round is made against the student at `student_path`, which is written.
+
+        Raises:
+            EnvironmentFault: if the disk is full or refuses; the bank stays as it was.
+        """
+        file = self.student_path(number)
+        self.refresh()
+        known = [entry for entry in self.manifest["rounds"] if entry["round"] != number]
+        self.manifest["rounds"] = [*known, {"round": number, "student": file.name, "sha256": sha256(file)}]
+        self._write_manifest()
+
+    def student_of(self, number: int) -> Path | None:
+        """The student of a round that was begun; None before that.
+
+        Raises:
+            DataError: if its file is not the one that the round was begun with.
+        """
+        entries = [entry for entry in self.manifest.get("rounds", []) if entry["round"] == number]
+        if not entries:
+            return None
+        file = self.student_path(number)
+        if not file.is_file() or sha256(file) != entries[0]["sha256"]:
+            raise DataError(
+                f"{file}, which round {number} was begun with, has been lost or changed",
+                "copy the bank again, or synthesize it again",
+            )
+        return file
 
     def __len__(self) -> int:
         return sum(shard["samples"] for shard in self.manifest["shards"])
@@ -206,16 +257,23 @@ class SampleBank:
     @property
     def health(self) -> Health | None:
         """How the samples came out; None before the first shard."""
-        shards = self.manifest["shards"]
+        return self.health_of(self.manifest["shards"])
+
+    @staticmethod
+    def health_of(shards: list[Entry]) -> Health | None:
+        """How the samples of some shards came out; None of none."""
         return Health.combine(Health(**shard["health"]) for shard in shards) if shards else None
 
-    def add(self, wave: Wave, *, rows_per_pass: int | None = None, spent: float = 0.0) -> Entry:
+    def add(
+        self, wave: Wave, *, rows_per_pass: int | None = None, spent: float = 0.0, disagreement: float = 0.0
+    ) -> Entry:
         """Stores a wave as a shard; the first rank, once it has all, finishes the bank.
 
         Args:
             wave: of the plan, not stored yet.
             rows_per_pass: samples that went through the teacher together.
             spent: seconds of synthesis until now, over all attempts.
+            disagreement: weight of that term, where a student was asked.
 
         Returns:
             The shard's entry.
@@ -224,7 +282,7 @@ class SampleBank:
             EnvironmentFault: if the disk is full or refuses; the bank stays as it was.
         """
         plan = self.plan
-        name = f"shard-{wave.sets.start // plan.at_once:05d}.safetensors"
+        name = f"shard-{plan.wave_of(wave.sets.start):05d}.safetensors"
         tensors = {
             "inputs": wave.samples.inputs,
             "logits": wave.samples.logits,
@@ -238,7 +296,7 @@ class SampleBank:
             "sha256": sha256(self.path / name),
             "bytes": (self.path / name).stat().st_size,
             "sets": [wave.sets.start, wave.sets.stop],
-            "round": 1,
+            "round": plan.round_of(wave.sets.start),
             "samples": len(wave.samples),
             "step_sizes": wave.samples.step_sizes[:: plan.set_size].tolist(),
             "rows_per_pass": rows_per_pass,
@@ -247,6 +305,8 @@ class SampleBank:
             "set_health": Health.columns(by_set),
             "terms": wave.terms,
         }
+        if disagreement:
+            shard |= {"student_passes": asdict(wave.student_passes), "disagreement": disagreement}
         write_entry(self.path, self.rank, shard, spent)
         insort(self.manifest["shards"], shard, key=first_set)
         if self.rank == 0 and self.finished_waves == plan.wave_count:
@@ -270,18 +330,21 @@ class SampleBank:
             for journal in told:
                 journal.unlink(missing_ok=True)
 
-    def finish(self, *, spent: float = 0.0, reached: bool = False) -> None:
+    def finish(self, *, spent: float = 0.0, reached: bool = False, ended: str | None = None) -> None:
         """Marks the bank as complete, once all ranks have stored what they made.
 
         Args:
             spent: seconds of synthesis, over all attempts.
             reached: whether the time budget ended it before all sets of the plan were made.
+            ended: why no further round was made, where one was planned.
 
         Raises:
             EnvironmentFault: if the disk is full or refuses; the bank stays as it was.
         """
         self.refresh()
         self.manifest["status"] = "complete"
+        if ended is not None:
+            self.manifest["ended"] = ended
         if self.manifest["time_budget"] is not None:
             latest = max(self.seconds_spent, round(spent, 3))
             self.manifest["time_budget"] |= {"spent": latest, "reached": reached}
@@ -301,16 +364,17 @@ class SampleBank:
             if file.name not in named:
                 file.unlink()
 
-    def shards(self, *, check: bool = True) -> Iterator[Samples]:
+    def shards(self, *, check: bool = True, number: int | None = None) -> Iterator[Samples]:
         """The samples of each shard, memory-mapped.
 
         Args:
             check: whether their hashes are compared with the manifest's.
+            number: the round whose shards are wanted; all by default.
 
         Raises:
             DataError: if a shard is not what the manifest says.
         """
-        for shard in self.manifest["shards"]:
+        for shard in self.manifest["shards"] if number is None else self.of_round(number):
             file = self.path / shard["file"]
             try:
                 if check and sha256(file) != shard["sha256"]:

@@ -92,6 +92,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     _check_counts(manifest)
     for shard in manifest["shards"]:
         _check_shard(folder, shard)
+    for entry in manifest.get("rounds", []):
+        if not (type(entry["round"]) is int and type(entry["sha256"]) is str):
+            raise ValueError(f"round {entry!r}")
     return manifest
 
 
