@@ -48,9 +48,10 @@ _FORM = {
     "seed": int,
     "synthesis": {"method?": str, "sets_at_once?": (None, int)},
     "outside_contract?": (None, [str]),
-    "plan": {"sets": int, "rows": int, "groups": int, "at_once": int, "spread?": bool},
+    "plan": {"sets": int, "rows": int, "groups": int, "at_once": int, "spread?": bool, "rounds?": int},
     "arithmetic": {"rows_per_pass?": (None, int), "threads?": (None, int), "device?": str, "probe?": dict},
     "time_budget": (None, {"seconds": float, "spent": float, "reached": bool}),
+    "rounds?": [{"round": int, "student": str, "sha256": str}],
     "shards": [_SHARD],
 }
 """What a manifest must be like, as `cake_cli.forms` reads it; whoever made it may be no friend."""
@@ -92,9 +93,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     _check_counts(manifest)
     for shard in manifest["shards"]:
         _check_shard(folder, shard)
-    for entry in manifest.get("rounds", []):
-        if not (type(entry["round"]) is int and type(entry["sha256"]) is str):
-            raise ValueError(f"round {entry!r}")
     return manifest
 
 
@@ -103,6 +101,8 @@ def _check_counts(manifest: dict[str, Any]) -> None:
     plan, arithmetic, names = manifest["plan"], manifest["arithmetic"], manifest["class_names"]
     if min(plan["sets"], plan["rows"], plan["groups"], plan["at_once"]) < 1 or plan["sets"] > MOST_SETS:
         raise ValueError(f"a plan of {plan['sets']} sets of {plan['rows']} rows of {plan['groups']} samples")
+    if not 1 <= plan.get("rounds", 1) <= plan["sets"]:
+        raise ValueError(f"{plan['rounds']} rounds of {plan['sets']} sets")
     if not 2 <= manifest["classes"] <= MOST_CLASSES or len(names or ()) not in (0, manifest["classes"]):
         raise ValueError(f"{manifest['classes']} classes, {len(names or ())} names of classes")
     if not 1 <= (arithmetic.get("threads") or 1) <= MOST_THREADS or (arithmetic.get("rows_per_pass") or 1) < 1:
