@@ -90,7 +90,7 @@ def _describe_bank(path: Path) -> dict[str, Any]:
             "aimed": manifest["synthesis"].get("method") not in LABELLED_ONLY,
             "outside_contract": list(manifest.get("outside_contract") or ()),
             "plan": {key: int(manifest["plan"][key]) for key in ("sets", "rows", "groups", "at_once")}
-            | {"spread": bool(manifest["plan"].get("spread", False))},
+            | {"spread": bool(manifest["plan"].get("spread", False)), "rounds": int(manifest["plan"].get("rounds", 1))},
             "arithmetic": dict(manifest["arithmetic"]),
             "time_budget": manifest["time_budget"],
             "teacher_passes": {key: sum(int(own.get(key, 0)) for own in passes) for key in ("forward", "backward")},

@@ -15,6 +15,10 @@ MOST_VALUES = 2**24
 Expects = Literal["normalised", "raw"]
 
 
+SMALLEST_STD = 1e-30
+"""A standard deviation by which float32 values can still be divided."""
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """What one input row is, and how raw data become it.
@@ -53,8 +57,8 @@ class InputSpec:
                 )
             if not all(math.isfinite(value) for value in values):
                 raise UsageError(f"{flag} must be finite", f"{flag} 0.5")
-        if any(value <= 0 for value in self.std):
-            raise UsageError("--std must be positive", "--std 0.25")
+        if any(value < SMALLEST_STD for value in self.std):
+            raise UsageError(f"--std must be positive, {SMALLEST_STD:g} at least", "--std 0.25")
         if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
             raise UsageError("--input-range goes from low to high", "--input-range 0,1")
 

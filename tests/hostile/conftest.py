@@ -51,10 +51,11 @@ def run(server: Server, tmp_path: Path) -> Callable[..., Ended]:
     folder.mkdir()
 
     def bounded(*arguments: object, seconds: float = PATIENCE) -> Ended:
+        there = sorted(folder.glob("cwd/*"))
         ended = server.run([str(argument) for argument in arguments], folder, seconds)
         logs = "".join(log.read_text() for log in (folder / "tmp").glob("cake-*.log"))
         assert judge(ended, None, logs) is None
-        assert not list((folder / "cwd").iterdir())
+        assert sorted(folder.glob("cwd/*")) == there
         return ended
 
     return bounded

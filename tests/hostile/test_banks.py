@@ -64,7 +64,7 @@ STUDENTS: dict[str, Callable[[Path], None]] = {
     "a tensor beyond the file": offsets(0, 2**40),
     "a tensor that ends before it begins": offsets(64, 0),
     "a giant tensor": giant_shape,
-    "a giant network": metadata(**{"cake.architecture": "mlp:65536,65536,65536"}),
+    "a giant network": metadata(**{"cake.architecture": "mlp", "cake.options": "65536,65536,65536"}),
     "a network of another kind": metadata(**{"cake.architecture": "resnet152"}),
     "code for an architecture": metadata(**{"cake.architecture": "planted.py:make"}),
     "code in two parts": metadata(**{"cake.architecture": "planted.py", "cake.options": "make"}),

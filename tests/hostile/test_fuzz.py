@@ -15,7 +15,7 @@ from tests.hostile.forking import Bounds, Ended, fork
 from tests.hostile.fuzz import judge
 from tests.hostile.serving import ROOT
 
-INPUTS = 138
+INPUTS = 69
 """Six of each kind."""
 
 
