@@ -44,7 +44,16 @@ def trained_teacher(name: str, images: Images, cache: Path, epochs: int, device:
         schedule.step()
     cache.mkdir(parents=True, exist_ok=True)
     spec = InputSpec(images.shape, images.mean, images.std, (0.0, 1.0))
-    save_student(file, network.eval().cpu(), name, spec=spec, classes=10, class_names=None, teacher_sha256="0" * 64)
+    save_student(
+        file,
+        network.eval().cpu(),
+        name,
+        spec=spec,
+        classes=10,
+        class_names=None,
+        teacher_sha256="0" * 64,
+        data_free=False,
+    )
     return file
 
 

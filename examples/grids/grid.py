@@ -146,7 +146,16 @@ def teacher(name: str, images: Images, options: argparse.Namespace) -> Path:
     network = hardware.place(build_student(name, images.shape, 10)).train()
     learn(network, images, options.teacher_epochs, hardware)
     spec = InputSpec(images.shape, images.mean, images.std, (0.0, 1.0))
-    save_student(path, network.eval().cpu(), name, spec=spec, classes=10, class_names=None, teacher_sha256="0" * 64)
+    save_student(
+        path,
+        network.eval().cpu(),
+        name,
+        spec=spec,
+        classes=10,
+        class_names=None,
+        teacher_sha256="0" * 64,
+        data_free=False,
+    )
     return path
 
 
