@@ -8,14 +8,14 @@ import sys
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    for name in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(name) is not signal.SIG_IGN:
-            signal.signal(name, _interrupt)
     try:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(name) is not signal.SIG_IGN:
+                signal.signal(name, _interrupt)
         from cake_cli.cli.app import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # while this was imported
+    except KeyboardInterrupt:  # before there was anything to stop
         code = 130
     sys.exit(code)
 
