@@ -57,7 +57,12 @@ LFS_FIX = "git lfs pull, or download the file itself"
 
 
 def read_model(path: Path) -> ModelProto:
-    """Reads a model with its external data.
+    """Reads a model with its external data; raises as `read_serialized`."""
+    return read_serialized(path)[0]
+
+
+def read_serialized(path: Path) -> tuple[ModelProto, bytes | None]:
+    """Reads a model with its external data, and its bytes if there are none of those.
 
     Raises:
         ModelFileError: if the file is absent, empty, a Git LFS pointer, cut short, not ONNX, declares
@@ -78,8 +83,9 @@ def read_model(path: Path) -> ModelProto:
         )
     _check_operator_sets(model, path)
     check_nodes(model, path)
+    is_whole = all(tensor.data_location != TensorProto.EXTERNAL for tensor in every_tensor(model))
     check_tensors(model, path)
-    return model
+    return model, content if is_whole else None
 
 
 def _check_operator_sets(model: ModelProto, path: Path) -> None:
