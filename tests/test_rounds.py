@@ -26,8 +26,8 @@ from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.disagreement import Disagreement
 from cake_cli.synthesis.engine import Engine, Passes
 from tests.conftest import save_mlp
+from tests.synthesizing.conftest import Heard
 from tests.test_planning import small
-from tests.test_synthesizing import Heard
 
 
 @pytest.fixture(scope="module")

@@ -20,21 +20,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from cake_cli import __version__
 from cake_cli.errors import DataError
 from cake_cli.models.classifier import Classifier
-from cake_cli.spec import InputSpec, format_shape
-from cake_cli.storage import clear_leftovers, replacing, sha256
+from cake_cli.spec import InputSpec
+from cake_cli.storage import clear_leftovers, sha256
 from cake_cli.synthesis.engine import Passes, Wave
 from cake_cli.synthesis.health import Health
 from cake_cli.synthesis.journal import Entry, journals, write_entry
 from cake_cli.synthesis.manifest import FORMAT, SCHEMA_VERSION, first_set, read_manifest, sound, write_manifest
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.sets import SetPlan
+from cake_cli.synthesis.shards import read_shard, write_shard
 from cake_cli.text import whole_characters
 
 
@@ -283,13 +280,7 @@ class SampleBank:
         """
         plan = self.plan
         name = f"shard-{plan.wave_of(wave.sets.start):05d}.safetensors"
-        tensors = {
-            "inputs": wave.samples.inputs,
-            "logits": wave.samples.logits,
-            "targets": wave.samples.targets.to(torch.int32),
-        }
-        with replacing(self.path / name) as temporary:
-            save_file(tensors, temporary)
+        write_shard(self.path / name, wave.samples)
         by_set = Health.of_sets(wave.samples, plan.set_size, dead=wave.dead, redrawn=wave.redrawn)
         shard: Entry = {
             "file": name,
@@ -375,32 +366,7 @@ class SampleBank:
             DataError: if a shard is not what the manifest says.
         """
         for shard in self.manifest["shards"] if number is None else self.of_round(number):
-            file = self.path / shard["file"]
-            try:
-                if check and sha256(file) != shard["sha256"]:
-                    raise ValueError("its hash is not the manifest's")
-                tensors = load_file(file)
-                yield self._as_samples(shard, tensors)
-            except (OSError, KeyError, ValueError, SafetensorError) as fault:
-                raise DataError(
-                    f"the shard {file} is damaged: {fault}", "copy the bank again, or synthesize it again"
-                ) from fault
-
-    def _as_samples(self, shard: Entry, tensors: dict[str, torch.Tensor]) -> Samples:
-        count = shard["samples"]
-        sizes = torch.tensor(shard["step_sizes"], dtype=torch.float32)
-        for name, wanted in (("inputs", (count, *self.spec.shape)), ("logits", (count, self.classes))):
-            found = tuple(tensors[name].shape)
-            if found != wanted:
-                raise ValueError(f"its {name} are {format_shape(found)}, the manifest says {format_shape(wanted)}")
-        if count % len(sizes) or tensors["targets"].shape != (count,):
-            raise ValueError("its sets are not of one size")
-        return Samples(
-            tensors["inputs"].float(),
-            tensors["logits"].float(),
-            tensors["targets"].long(),
-            sizes.repeat_interleave(count // len(sizes)),
-        )
+            yield read_shard(self.path, shard, self.spec.shape, self.classes, check=check)
 
     def samples(self) -> Samples:
         """All samples, in memory; raises as `shards`."""

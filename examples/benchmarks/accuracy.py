@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import fault_of, make_cell, spread, write_csv  # beside this file
+from cells import fault_of, make_cell, own_and_passed_on, spread, write_csv  # beside this file
 from images import Images, load_images, name_of_machine
 from students import trained_teacher
 
@@ -122,9 +122,8 @@ class Cell:
 
 def main(arguments: list[str] | None = None) -> int:
     """Makes what is missing, then prints and writes the table; the number of cells that failed."""
-    given = sys.argv[1:] if arguments is None else arguments
-    passed_on = given[given.index("--") + 1 :] if "--" in given else []
-    options = parse(given[: given.index("--")] if "--" in given else given)
+    own, passed_on = own_and_passed_on(arguments)
+    options = parse(own)
     options.out.mkdir(parents=True, exist_ok=True)
     pair = PAIRS[options.pair]
     variants = VARIANTS if options.leave_one_out is None else left_out(options.leave_one_out)
