@@ -75,6 +75,8 @@ LearningRateSchedule = Literal["one-cycle", "cosine", "constant"]
 BankMemory = Literal["auto", "device", "host", "disk"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Plan = Literal["auto", "plain"]
+EXTRA_WORK = 0.5
+"""What the student learns between rounds, as a share of what it learns after the last."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ class TeacherConfig:
     """The model file that is to be copied, and what it does not say of itself."""
 
     file: str | None = None
-    """Path of the model: a file, a folder in the Hugging Face layout, FILE.py:FUNCTION, whose code is run, or the
-    address of an endpoint, http://... or https://..., that answers JSON."""
+    """Path of the model: a file, a folder in the Hugging Face layout, FILE.py:FUNCTION, or the address of an endpoint,
+    http://... or https://..., that answers JSON. The code of FILE.py and the graph of TorchScript are run; all else is
+    opened as data."""
     arch: str | None = None
     """Architecture of weights: torchvision's, of `cake students`, timm:NAME, or FILE.py:FUNCTION, whose code is run."""
     classes: int | None = None
@@ -168,6 +171,12 @@ class TrainingConfig:
 
     epochs: int = 30
     """Passes over the bank."""
+    round_epochs: int | None = None
+    """Passes over the samples so far after each round but the last; by default so many that all of them together are
+    half the work of --epochs."""
+    replay: int | None = None
+    """Most samples of the bank to learn from: those of the latest round, and an even choice of earlier rounds; all by
+    default."""
     batch_size: int = 256
     """Samples of a training step."""
     student_optimizer: OptimizerName = "auto"
@@ -190,6 +199,8 @@ class TrainingConfig:
     """Decay of a moving average of the student's weights, such as 0.999, which then is the student; 0 is without."""
     views: tuple[View, ...] = ()
     """Changes of synthetic samples, such as mix,shift, each of half of them, labelled as the student sees them."""
+    noise_samples: int = 0
+    """Starting points that are only labelled by the teacher, not moved, to learn beside the bank."""
     real_data: str | None = None
     """Real, labelled data to learn from, too (forms as for --data): the run is then NOT data-free."""
     real_split: str | None = None
@@ -207,6 +218,14 @@ class TrainingConfig:
     bank_memory: BankMemory = "auto"
     """Where samples lie while the student learns; auto is the nearest that holds them."""
 
+    def epochs_between(self, rounds: int) -> int:
+        """Passes over the samples so far after each of N rounds but the last: N - 1 times, over N / 2 rounds each."""
+        return (
+            max(1, round(2 * EXTRA_WORK * self.epochs / max(1, rounds - 1)))
+            if self.round_epochs is None
+            else self.round_epochs
+        )
+
     def rows_learned(self, samples: int) -> int:
         """How many rows pass through the student, of so many samples: an epoch leaves out a last, smaller batch."""
         batch = min(self.batch_size, samples)
@@ -215,6 +234,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(
             (self.epochs > 0, "--epochs must be positive", "--epochs 30"),
+            (self.round_epochs is None or self.round_epochs > 0, "round_epochs must be positive", "leave it out"),
+            (self.noise_samples >= 0, "noise_samples cannot be negative", "--set training.noise_samples=0"),
+            (self.replay is None or self.replay > 0, "--replay must be positive", "leave it out to learn from all"),
             (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 256"),
             (self.lr is None or self.lr > 0, "--lr must be positive", "--lr 0.1"),
             (0 <= self.momentum < 1, "momentum lies in [0, 1)", "--set training.momentum=0.9"),
@@ -307,6 +329,11 @@ class Config:
         bank, data = self.synthesis.bank, self.training.real_data
         require(
             (0 <= self.seed < 2**63, "--seed lies in [0, 2^63)", "--seed 0"),
+            (
+                self.synthesis.rounds == 1 or bank is None,
+                "--rounds makes a bank, and --bank names one that is there",
+                "leave one of them out",
+            ),
             (
                 self.synthesis.samples != 0 or bank is not None or data is not None,
                 "--samples 0 leaves nothing to learn from",

@@ -16,7 +16,7 @@ from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.placement import choose_place, held_bytes
 from cake_cli.distillation.trainer import train
 from cake_cli.distillation.views import Views
-from cake_cli.errors import EnvironmentFault, UsageError
+from cake_cli.errors import EnvironmentFault, RunError, UsageError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, available_memory, free_disk, is_out_of_memory
 from cake_cli.methods import generator_training, untrained_generator
@@ -25,7 +25,9 @@ from cake_cli.models.classifier import Classifier
 from cake_cli.planning import Prepared, build_engine
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
-from cake_cli.synthesis.engine import Engine, SetPlan
+from cake_cli.synthesis.disagreement import Disagreement
+from cake_cli.synthesis.engine import Engine
+from cake_cli.synthesis.sets import SetPlan
 
 QUICK = 0.4
 """Seconds: while a probe is quicker, a larger one is tried."""
@@ -62,10 +64,11 @@ def estimate(prepared: Prepared) -> Estimate:
     row_bytes = 4 * (prepared.subject.spec.values + prepared.subject.classes + 1)
     disk, memory = PAGE_BYTES, 0
     if prepared.synthesizes and prepared.teacher is not None:
-        seconds["synthesis"] = _synthesis_seconds(prepared, prepared.teacher)
+        seconds["synthesis"] = _all_rounds_seconds(prepared, prepared.teacher)
         disk += prepared.samples * (row_bytes + _copy_bytes(prepared))
     if prepared.architecture is None:
         return Estimate(seconds, disk, memory)
+    disk += prepared.config.training.noise_samples * row_bytes
     if prepared.real is not None:
         disk += prepared.real.samples * (row_bytes + 8)
     size, hardware = prepared.learned_rows * row_bytes, prepared.hardware
@@ -76,11 +79,21 @@ def estimate(prepared: Prepared) -> Estimate:
         each = _training_seconds(prepared, one.architecture)
         seconds["training"] += each * prepared.learned_rows
         disk += 3 * 4 * one.size.parameters  # the student, and a checkpoint with its momentum
+        if prepared.synthesizes and prepared.plan.rounds > 1 and name == prepared.students[0]:
+            seconds["training"] += each * prepared.learned_rows * _between(prepared)
+            disk += (prepared.plan.rounds + 3) * 4 * one.size.parameters  # one a round, and one more checkpoint
         disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
             seconds["baseline"] += each * prepared.samples
             disk += 4 * one.size.parameters + prepared.samples * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)
+
+
+def _between(prepared: Prepared) -> float:
+    """The work of training between rounds, as a share of that after the last: (N - 1) times over N / 2 rounds each."""
+    settings, rounds = prepared.config.training, prepared.plan.rounds
+    whole = settings.epochs_between(rounds) / settings.epochs * (rounds - 1) / 2
+    return whole if settings.replay is None else min(1.0, 2 * settings.replay / prepared.samples) * whole
 
 
 def _copy_bytes(prepared: Prepared) -> int:
@@ -101,14 +114,14 @@ def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Esti
 
     Raises:
         UsageError: if not even one set fits into the time budget.
-        DataError: if the bank that was begun is damaged.
+        DataError: if the bank that was begun is damaged, or of another plan.
     """
     if not prepared.synthesizes:
         return prepared, _shared(estimate(prepared), ranks)
     begun = (bank / "manifest.json").is_file()
     budget = prepared.config.synthesis.budget_seconds
     if begun:
-        prepared = replace(prepared, plan=SampleBank.open(bank).plan)
+        prepared = replace(prepared, plan=SampleBank.open(bank).plan_for(prepared.plan.samples))
     elif budget is not None:
         whole = prepared.plan
         prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))
@@ -136,25 +149,42 @@ def _plan_within(prepared: Prepared, budget: float, ranks: Ranks) -> SetPlan:
     if prepared.teacher is None:
         return prepared.plan
     plan, wanted = prepared.plan, prepared.config.synthesis.samples
-    set_seconds = _together(_synthesis_seconds(prepared, prepared.teacher), ranks) / plan.sets
-    if set_seconds * ranks.world > budget:
+    set_seconds = _together(_all_rounds_seconds(prepared, prepared.teacher), ranks) / plan.sets
+    if set_seconds * ranks.world * plan.rounds > budget:
         raise UsageError(
-            f"one set of {plan.set_size} samples takes {set_seconds * ranks.world:.0f} s here, and the time budget is "
+            f"one set of {plan.set_size} samples{f' in each of {plan.rounds} rounds' if plan.rounds > 1 else ''} takes "
+            f"{set_seconds * ranks.world * plan.rounds:.0f} s here, and the time budget is "
             f"{budget:.0f} s",
             "a longer --time-budget, fewer --steps, or a smaller --set synthesis.set_size",
         )
-    fitting = max(1, int(USED_SHARE * budget / set_seconds))
+    fitting = max(plan.rounds, int(USED_SHARE * budget / set_seconds))
     sets = fitting if wanted is None else min(fitting, math.ceil(wanted / plan.set_size))
-    at_once = min(plan.at_once, sets, max(1, fitting // (LEAST_WAVES * ranks.world)))
+    at_once = min(plan.at_once, math.ceil(sets / plan.rounds), max(1, fitting // (LEAST_WAVES * ranks.world)))
     return replace(plan, sets=sets, at_once=at_once)
 
 
-def _synthesis_seconds(prepared: Prepared, teacher: Classifier) -> float:
+def _all_rounds_seconds(prepared: Prepared, teacher: Classifier) -> float:
+    """The synthesis as a whole: a round of it against no student, the others against one."""
+    alone, rounds, settings = _synthesis_seconds(prepared, teacher), prepared.plan.rounds, prepared.config.synthesis
+    if rounds == 1 or settings.disagreement == 0 or prepared.architecture is None:
+        return alone
+    student = build_student(prepared.architecture, prepared.subject.spec.shape, prepared.subject.classes).eval()
+    against = Disagreement(prepared.hardware.place(student.requires_grad_(False)), prepared.hardware)
+    try:
+        return (alone + (rounds - 1) * _synthesis_seconds(prepared, teacher, against)) / rounds
+    except RunError as fault:
+        lower = f"--disagreement {settings.disagreement / 5:g}"
+        raise RunError(f"against a student {fault.what}", f"{lower}, or {fault.fix}") from fault
+
+
+def _synthesis_seconds(prepared: Prepared, teacher: Classifier, against: Disagreement | None = None) -> float:
     """From a wave of one step, and of more where that is quick: what comes before and after the steps stands alone."""
     settings, plan, hardware = prepared.config.synthesis, prepared.plan, prepared.hardware
     if teacher.seconds_a_row is not None:  # nothing is asked only to know how long it takes
         return teacher.seconds_a_row * prepared.planned_passes.forward
     engine = build_engine(settings, teacher, plan, seed=0, hardware=hardware)
+    if against is not None:
+        engine = replace(engine, objective=engine.objective.against(against, settings.disagreement_weight))
     if settings.method == "generative":
         return _generative_seconds(prepared, engine)
 

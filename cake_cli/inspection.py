@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from cake_cli.address import as_address
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
-from cake_cli.models.counting import multiply_adds
-from cake_cli.models.formats import sniff, weights_file
-from cake_cli.models.loading import load_classifier, uncoded_student, unnamed_weights
-from cake_cli.models.response import Response, measure_response
 from cake_cli.runs import RunDirectory
-from cake_cli.storage import sha256
-from cake_cli.synthesis.bank import SampleBank
+from cake_cli.spec import InputSpec
+from cake_cli.storage import holds_only, sha256
+from cake_cli.synthesis.health import Health
+from cake_cli.synthesis.manifest import read_manifest, sound
 
 if TYPE_CHECKING:
     from cake_cli.models.weights import Weights
@@ -30,7 +28,8 @@ def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
         settings: what a model file does not say of itself.
 
     Returns:
-        A JSON-ready object; ``kind`` is ``run``, ``bank``, ``student``, ``teacher`` or ``weights``.
+        A JSON-ready object; ``kind`` is ``run``, ``bank``, ``student``, ``teacher`` or ``weights``; ``begun`` is a run
+        or bank that was stopped before anything was done.
 
     Raises:
         CakeError: if it is none of these, or damaged, with the reason.
@@ -38,7 +37,9 @@ def inspect_path(path: Path, settings: TeacherConfig) -> dict[str, Any]:
     if (path / "run.json").is_file():
         return _describe_run(path)
     if (path / "manifest.json").is_file():
-        return _describe_bank(SampleBank.open(path))
+        return _describe_bank(path)
+    if path.is_dir() and holds_only(path, "config.toml"):
+        return {"kind": "begun", "path": str(path), "status": "not begun", "resumable": True}
     return _describe_model(path, settings)
 
 
@@ -62,37 +63,47 @@ def _describe_run(path: Path) -> dict[str, Any]:
     described |= {key: record.get(key) for key in ("teacher_passes", "seconds", "evaluation", "warnings")}
     described["resumable"] = record["status"] != "complete"
     described["students"] = [_describe_run(own.path) for own in run.students().values()]
-    if run.bank_path.is_dir():
-        bank = SampleBank.open(run.bank_path)
-        described["bank"] = {"samples": len(bank), "complete": bank.is_complete}
+    if (run.bank_path / "manifest.json").is_file():
+        bank = _describe_bank(run.bank_path)
+        described["bank"] = {"samples": bank["samples"], "complete": bank["complete"]}
     return described
 
 
-def _describe_bank(bank: SampleBank) -> dict[str, Any]:
-    health = bank.health
-    return {
-        "kind": "bank",
-        "path": str(bank.path),
-        "complete": bank.is_complete,
-        "samples": len(bank),
-        "shards": bank.finished_waves,
-        "teacher": bank.manifest["teacher"],
-        "input": bank.spec.to_json(),
-        "classes": bank.classes,
-        "class_names": bank.class_names,
-        "seed": bank.manifest["seed"],
-        "synthesis": bank.manifest["synthesis"],
-        "aimed": bank.manifest["synthesis"].get("method") not in LABELLED_ONLY,
-        "outside_contract": list(bank.outside_contract),
-        "plan": asdict(bank.plan),
-        "arithmetic": bank.arithmetic,
-        "time_budget": bank.manifest["time_budget"],
-        "teacher_passes": asdict(bank.passes),
-        "health": None if health is None else health.to_json() | {"balance": health.balance},
-    }
+def _describe_bank(path: Path) -> dict[str, Any]:
+    """A bank by its manifest and journals alone: without tensors, however large it is."""
+    with sound(path):
+        manifest = read_manifest(path)
+        shards = manifest["shards"]
+        health = Health.combine(Health(**shard["health"]) for shard in shards) if shards else None
+        passes = [shard["teacher_passes"] for shard in shards]
+        return {
+            "kind": "bank",
+            "path": str(path),
+            "complete": manifest["status"] == "complete",
+            "samples": sum(shard["samples"] for shard in shards),
+            "shards": len(shards),
+            "teacher": {key: manifest["teacher"][key] for key in ("name", "sha256")},
+            "input": InputSpec.from_json(manifest["input"]).to_json(),
+            "classes": int(manifest["classes"]),
+            "class_names": manifest["class_names"],
+            "seed": manifest["seed"],
+            "synthesis": manifest["synthesis"],
+            "aimed": manifest["synthesis"].get("method") not in LABELLED_ONLY,
+            "outside_contract": list(manifest.get("outside_contract") or ()),
+            "plan": {key: int(manifest["plan"][key]) for key in ("sets", "rows", "groups", "at_once")}
+            | {"spread": bool(manifest["plan"].get("spread", False)), "rounds": int(manifest["plan"].get("rounds", 1))},
+            "arithmetic": dict(manifest["arithmetic"]),
+            "time_budget": manifest["time_budget"],
+            "teacher_passes": {key: sum(int(own.get(key, 0)) for own in passes) for key in ("forward", "backward")},
+            "health": None if health is None else health.to_json() | {"balance": health.balance},
+        }
 
 
 def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
+    from cake_cli.models.counting import multiply_adds  # torch, which a bank or a run can do without
+    from cake_cli.models.loading import load_classifier, uncoded_student, unnamed_weights
+    from cake_cli.models.response import Response, measure_response
+
     started = time.perf_counter()
     header = uncoded_student(path, settings)
     if header is not None:
@@ -136,6 +147,7 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
 
 def _describe_uncoded(path: Path, header: dict[str, str]) -> dict[str, Any]:
     """A student of one's own code, as far as its header and its weights go: the code was not named."""
+    from cake_cli.models.formats import sniff, weights_file
     from cake_cli.models.weights import read_weights
 
     file = weights_file(path)

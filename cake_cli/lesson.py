@@ -24,19 +24,19 @@ class Lesson:
     """Synthetic samples that are: the rows before and after held-out ones, made like them in all."""
 
 
-def compose(bank: SampleBank | None, real: list[Part], settings: TrainingConfig) -> Lesson:
-    """What is learned and what is held out, of a bank and of real samples.
+def compose(bank: SampleBank | None, beside: list[Part], settings: TrainingConfig) -> Lesson:
+    """What is learned and what is held out, of a bank and of what is learned beside it.
 
     Args:
         bank: its samples are chosen by their step size, and every n-th row is held out.
-        real: all are learned from, none is measured on.
+        beside: noise and real samples; all are learned from, none is measured on.
         settings: of the training.
 
     Raises:
         DataError: if nothing is left, or the bank is damaged.
     """
     if bank is None:
-        return Lesson(Pool(tuple(real), torch.arange(sum(len(part.inputs) for part in real))))
+        return Lesson(Pool(tuple(beside), torch.arange(sum(len(part.inputs) for part in beside))))
     samples = list(bank.shards())
     if not samples:
         raise DataError(f"the bank {bank.path} has no samples yet", "cake resume, or synthesize it again")
@@ -48,13 +48,49 @@ def compose(bank: SampleBank | None, real: list[Part], settings: TrainingConfig)
         raise DataError("no samples are left between min_step_size and max_step_size", "widen them")
     pool = Pool(parts, rows, bank.plan.groups, len(rows))
     held = heldout_mask(len(pool), bank.plan.groups, settings.heldout_fraction)
-    beside = (held.roll(bank.plan.groups) | held.roll(-bank.plan.groups)) & ~held
-    learned = pool.select(~held)
-    if real:
-        count = sum(len(part.inputs) for part in real)
+    near = (held.roll(bank.plan.groups) | held.roll(-bank.plan.groups)) & ~held
+    learned = _within(pool.select(~held), bank, settings.replay)
+    if beside:
+        count = sum(len(part.inputs) for part in beside)
         own = torch.arange(len(sizes), len(sizes) + count)
-        learned = Pool((*parts, *real), torch.cat([learned.rows, own]), learned.group, learned.paired)
-    return Lesson(learned, pool.select(held), pool.select(beside)) if bool(held.any()) else Lesson(learned)
+        learned = Pool((*parts, *beside), torch.cat([learned.rows, own]), learned.group, learned.paired)
+    return Lesson(learned, pool.select(held), pool.select(near)) if bool(held.any()) else Lesson(learned)
+
+
+def _within(learned: Pool, bank: SampleBank, most: int | None) -> Pool:
+    """At most so many samples: those of the latest round, and an even choice among the rows of earlier ones."""
+    latest = max(shard["round"] for shard in bank.manifest["shards"])
+    earlier = learned.rows < sum(shard["samples"] for shard in bank.manifest["shards"] if shard["round"] < latest)
+    room = len(learned) if most is None else most - int((~earlier).sum())
+    rows = int(earlier.sum()) // learned.group
+    if room >= rows * learned.group:
+        return learned
+    kept = torch.arange(max(0, room) // learned.group)
+    chosen = torch.zeros(rows, dtype=torch.bool)
+    chosen[kept * rows // max(1, len(kept))] = True
+    return learned.select(
+        torch.cat([chosen.repeat_interleave(learned.group), torch.ones(int((~earlier).sum())).bool()])
+    )
+
+
+def of_round(bank: SampleBank, number: int) -> Pool:
+    """All samples of one round of a bank.
+
+    Raises:
+        DataError: if a shard is damaged.
+    """
+    parts = tuple(Part(shard.inputs, shard.logits) for shard in bank.shards(number=number))
+    rows = torch.arange(sum(len(part.inputs) for part in parts))
+    return Pool(parts, rows, bank.plan.groups, len(rows))
+
+
+def heldout_before(lesson: Lesson, bank: SampleBank, number: int) -> Pool | None:
+    """What is held out of the rounds before `number`; None of nothing."""
+    if lesson.heldout is None:
+        return None
+    end = sum(shard["samples"] for shard in bank.manifest["shards"] if shard["round"] < number)
+    mask = lesson.heldout.rows < end
+    return lesson.heldout.select(mask) if bool(mask.any()) else None
 
 
 def heldout_mask(samples: int, group: int, fraction: float) -> Tensor:

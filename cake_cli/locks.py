@@ -11,15 +11,18 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cake_cli.errors import DataError
+from cake_cli.errors import CakeError, DataError, EnvironmentFault
 
 LOCK = ".lock"
+PATIENCE_SECONDS = 0.5
+"""How long a lock is asked for again: who only looks whether it is free holds it for a moment."""
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES}
 _UNKNOWN = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
@@ -34,6 +37,7 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
 
     Raises:
         DataError: if another process holds it, with who that is.
+        EnvironmentFault: if the folder is removed or moved meanwhile.
         OSError: if the file cannot be written.
     """
     path = folder / name
@@ -44,13 +48,32 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(about).encode(), 0)
-        yield
+        with contextlib.suppress(OSError):  # a full disk: it is held all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(about).encode(), 0)
+        with staying(folder):
+            yield
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)  # before it is released, so that nobody waits for a file that is gone
         os.close(descriptor)
+
+
+@contextmanager
+def staying(folder: Path) -> Iterator[None]:
+    """Says so where work in a folder fails because the folder is gone.
+
+    Raises:
+        EnvironmentFault: instead of what failed, if the folder is not there any more.
+    """
+    try:
+        yield
+    except (OSError, CakeError) as fault:
+        if folder.is_dir():
+            raise
+        raise EnvironmentFault(
+            f"{folder} was removed or moved while cake worked in it", "put it back and `cake resume` it, or start again"
+        ) from fault
 
 
 def require_free(folder: Path) -> None:
@@ -61,7 +84,7 @@ def require_free(folder: Path) -> None:
     """
     path = folder / LOCK
     with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        descriptor = os.open(path, (os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY) | os.O_NOFOLLOW)
         try:
             if not _lock(descriptor):
                 raise _in_use(path)
@@ -81,13 +104,40 @@ def is_left_over(path: Path) -> bool:
         os.close(descriptor)
 
 
+@contextmanager
+def alone_on(path: Path) -> Iterator[None]:
+    """Marks a file as one that this process is writing, for `is_free`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody is writing a file, as `alone_on` marks it; a folder is never said to be free."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _take(path: Path) -> int:
     """An open and locked descriptor of the file that lies at `path`."""
+    until = time.monotonic() + PATIENCE_SECONDS
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         if not _lock(descriptor):
             os.close(descriptor)
-            raise _in_use(path)
+            if time.monotonic() > until:
+                raise _in_use(path)
+            time.sleep(PATIENCE_SECONDS / 20)
+            continue
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor

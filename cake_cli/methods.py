@@ -10,12 +10,13 @@ from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import SoftNearestNeighbour, Triplet, contrastive_mse
-from cake_cli.synthesis.engine import Engine, Passes, SetPlan
+from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.estimated import Estimator
 from cake_cli.synthesis.generative import GeneratorTraining
 from cake_cli.synthesis.generator import Generator, build_network
 from cake_cli.synthesis.objective import Objective, cake_objective
 from cake_cli.synthesis.priors import IsotropicTotalVariation, MeanSquare, OutOfRange, Prior, TotalVariation
+from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.space import Anywhere, Clamped, Space, Squashed, normalised_range
 from cake_cli.synthesis.statistics import BatchNormStatistics, batchnorm_layers
 from cake_cli.synthesis.terms import Term

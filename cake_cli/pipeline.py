@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from cake_cli.planning import Prepared
 from cake_cli.ranks import ALONE, Ranks
 from cake_cli.recording import RecordingReporter
 from cake_cli.report.page import write_report
+from cake_cli.rounds import expected_agreement, hand_over, last_stretch, look_back, make_in_rounds
 from cake_cli.runs import OtherRanksRun, RunDirectory, folder_name
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesizing import synthesize
@@ -40,12 +38,16 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
         CakeError: whatever a stage raises; the run can be resumed.
         AgreementMissed: at the very end, if `--min-agreement` is not reached.
     """
+    run.clear_leftovers()
     _describe(prepared, run)
     bank = prepared.bank
     if prepared.synthesizes:
-        with _timed(run, "synthesis"):
-            bank = synthesize(prepared, run.bank_path, reporter, run, ranks)
-            prepared = replace(prepared, bank=bank)
+        if prepared.plan.rounds > 1:
+            bank = make_in_rounds(prepared, run, reporter)
+        else:
+            with run.timed("synthesis"):
+                bank = synthesize(prepared, run.bank_path, reporter, run, ranks)
+        prepared = replace(prepared, bank=bank)
     _record_bank(run, bank)
     if len(prepared.students) > 1:
         _teach_each(prepared, run, bank, reporter, ranks)
@@ -64,6 +66,8 @@ def _record_bank(run: RunDirectory, bank: SampleBank | None) -> None:
         run.update(synthesis={"samples": 0, "method": "none"})
     else:
         run.update(bank=str(bank.path), teacher_passes=asdict(bank.passes), synthesis=_synthesis_record(bank))
+        if bank.plan.rounds > 1:
+            run.update(student_passes=asdict(bank.student_passes))
 
 
 def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks) -> None:
@@ -71,16 +75,19 @@ def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, repor
     trains, baseline = not run.student_path.exists(), prepared.trains_baseline and not run.baseline_path.exists()
     ranks.share([prepared.students[0], str(run.path), trains, baseline])
     if trains:
-        with _timed(run, "training"):
-            train_student(prepared, run, bank, reporter, ranks)
+        with run.timed("training"):
+            stretch = last_stretch(run, bank)
+            train_student(prepared, run, bank, reporter, ranks, stretch)
+            if bank is not None and stretch.start is not None:
+                look_back(prepared, run, bank, reporter)
     if baseline:
-        with _timed(run, "baseline"):
+        with run.timed("baseline"):
             train_baseline(prepared, run, reporter, ranks)
     if prepared.heldout is not None:
-        with _timed(run, "evaluation"):
+        with run.timed("evaluation"):
             run.update(evaluation=_evaluate(prepared, run, reporter))
     if prepared.config.student.export:
-        with _timed(run, "export"):
+        with run.timed("export"):
             _export(prepared, run, reporter)
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     run.finish("complete")
@@ -100,10 +107,14 @@ def _teach_each(
     for name, folder in run.record["students"].items():
         alone = replace(prepared.for_student(name), bank=bank)
         own = _run_of_one(run, name, run.path / folder, bank)
-        if own.record["status"] == "complete":
+        own.clear_leftovers()
+        reported = own.record.get("report") is not None or not prepared.config.evaluation.report
+        if own.record["status"] == "complete" and reported:
             continue
         _describe(alone, own)
         _record_bank(own, bank)
+        if name == prepared.students[0] and not own.student_path.exists():
+            hand_over(run, own, bank)
         try:
             _teach(alone, own, bank, RecordingReporter(reporter, own, short_name(name)), ranks)
         except BaseException as fault:
@@ -120,10 +131,12 @@ def _run_of_one(run: RunDirectory, name: str, path: Path, bank: SampleBank | Non
     config = replace(
         config,
         student=replace(config.student, architecture=name, others=()),
-        synthesis=config.synthesis if bank is None else replace(config.synthesis, bank=str(bank.path.resolve())),
+        synthesis=config.synthesis
+        if bank is None
+        else replace(config.synthesis, bank=str(bank.path.resolve()), rounds=1),
     )
     command = str(run.record["command"]) if bank is None else "train"
-    return RunDirectory.create(path, config, command=command, force=True)
+    return RunDirectory.begin(path, config, command=command)
 
 
 def assist(prepared: Prepared, path: Path, ranks: Ranks) -> None:
@@ -169,22 +182,16 @@ def result(run: RunDirectory) -> dict[str, Any]:
         "outside_contract": record.get("outside_contract", []),
         "teacher_passes": record["teacher_passes"],
         "training_passes": record.get("training_passes"),
+        "student_passes": record.get("student_passes"),
         "seconds": record["seconds"],
         "seed": record["seed"],
         "device": record.get("device"),
         "synthetic_fidelity": record.get("synthetic_fidelity"),
+        "rounds": record.get("rounds"),
+        "expected_agreement": expected_agreement(record),
         "evaluation": record["evaluation"],
         "warnings": record["warnings"],
     }
-
-
-@contextmanager
-def _timed(run: RunDirectory, stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        run.add_seconds(stage, time.perf_counter() - started)
 
 
 def _describe(prepared: Prepared, run: RunDirectory) -> None:

@@ -31,8 +31,9 @@ from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
-from cake_cli.synthesis.engine import Engine, Passes, SetPlan, plan_sets
+from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.noise import step_size
+from cake_cli.synthesis.sets import SetPlan, plan_sets
 
 VALUES_PER_PASS = 1_500_000
 """Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
@@ -122,8 +123,8 @@ class Prepared:
 
     @property
     def learned_rows(self) -> int:
-        """How many samples an epoch has, real ones among them."""
-        return self.samples + (0 if self.real is None else self.real.samples)
+        """How many samples an epoch has, real ones and noise among them."""
+        return self.samples + self.config.training.noise_samples + (0 if self.real is None else self.real.samples)
 
     @property
     def trains_baseline(self) -> bool:
@@ -169,6 +170,9 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         if not (student and config.real_alone):
             config = _within_queries(config, subject)
             plan = _plan(config.synthesis, subject.classes, hardware)
+    if bank is None and config.synthesis.rounds > 1:
+        _check_rounds(plan, student=student)
+    _check_replay(config.training.replay, plan)
     if plan.sets and bank is None and teacher is not None:
         require_gradient(config.synthesis, teacher)
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
@@ -202,9 +206,16 @@ def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: S
         DataError: if the data do not fit.
     """
     settings = config.training
-    for what, wanted in (("real data", settings.real_data is not None), ("changed samples", bool(settings.views))):
+    asked = {
+        "real data": settings.real_data is not None,
+        "changed samples": bool(settings.views),
+        "noise": settings.noise_samples > 0,
+    }
+    for what, wanted in asked.items():
         if wanted and teacher is None:
             raise UsageError(f"the teacher's file is needed to label {what}", "--teacher FILE")
+    if settings.noise_samples and not plan.sets:
+        raise UsageError("noise_samples go beside a bank, and there is none", "--samples 8000")
     if settings.views:
         require_possible(settings.views, spec.shape, plan.groups if plan.sets else 0)
     return None if settings.real_data is None or teacher is None else open_real(config, teacher)
@@ -253,8 +264,32 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPla
         set_size=settings.set_size,
         at_once=settings.sets_at_once,
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
+        rounds=settings.rounds,
     )
     return replace(plan, spread=settings.time_budget is not None)
+
+
+def _check_rounds(plan: SetPlan, *, student: bool) -> None:
+    """Refuses rounds of nothing, and those that no student, or more than one process, would be between."""
+    if not plan.sets:
+        raise UsageError("--rounds makes samples, and from real data alone none are made", "--samples 8000")
+    if not student:
+        raise UsageError(
+            "rounds need a student that learns between them", "cake distill TEACHER --student cnn --rounds 4"
+        )
+    world = Ranks.current().world
+    if world > 1:
+        raise UsageError(
+            f"--rounds is for one process, and there are {world} ranks",
+            "the same command without torchrun, or --rounds 1",
+        )
+
+
+def _check_replay(most: int | None, plan: SetPlan) -> None:
+    """Refuses a replay that does not even hold the samples of one round."""
+    largest = max(map(len, plan.rounds_of_sets)) * plan.set_size
+    if most is not None and most < largest:
+        raise UsageError(f"--replay {most} is less than one round, which has {largest} samples", f"--replay {largest}")
 
 
 def build_engine(
@@ -265,13 +300,13 @@ def build_engine(
     sizes = (
         step_size(
             position,
-            plan.sets,
+            of,
             first=settings.step_size,
             decades=settings.step_size_decades,
             schedule=settings.schedule,
             noise=settings.noise,
         )
-        for position in plan.positions
+        for position, of in plan.places
     )
     estimator = estimator_of(settings, teacher.spec)
     unit = plan.set_size if objective.whole_sets or estimator is not None else plan.groups

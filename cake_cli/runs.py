@@ -15,7 +15,10 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Iterable, Mapping
+import time
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,11 +27,29 @@ from typing import Any, Literal
 from cake_cli import __version__
 from cake_cli.config import Config
 from cake_cli.errors import CakeError, DataError
+from cake_cli.forms import parse_json, read_json, require_form
 from cake_cli.settings import build, read_file, write_toml
-from cake_cli.storage import claim_output, clear_leftovers, write_fault, write_json, write_text
+from cake_cli.storage import append_line, claim_output, clear_leftovers, write_fault, write_json, write_text
+from cake_cli.text import printable
 
 SCHEMA_VERSION = 1
+_LONGEST_PART = 80
+"""Letters of a model's name in that of a folder: names end at 255 bytes, and one may get ``.old-1`` at its end."""
 Status = Literal["running", "complete", "interrupted", "failed"]
+_NAMED = {"name?": str, "sha256?": str, "architecture?": (None, str)}
+_FORM = {
+    **{"command": str, "status": str, "started?": str, "finished?": (None, str), "error?": (None, str)},
+    **{"seed?": int, "data_free?": bool, "device?": (None, str), "bank?": str},
+    "seconds": {str: float},
+    "warnings": [str],
+    "teacher_passes": {"forward": int, "backward": int},
+    "teacher?": (None, _NAMED),
+    "student?": (None, _NAMED),
+    "students?": {str: str},
+    "exports?": [{"format": str, "file?": str, "largest_difference": float}],
+    "evaluation": (None, {"accuracy": {str: (None, float)}, "agreement": (None, float)}),
+}
+"""What run.json must be like, as far as more than the report depends on it; the report passes over what is odd."""
 
 
 def now() -> str:
@@ -38,7 +59,7 @@ def now() -> str:
 
 def default_run_path(teacher: Path, student: str, root: Path = Path("runs")) -> Path:
     """The first free ``runs/<teacher>-to-<student>-001``."""
-    stem = folder_name(f"{teacher.stem or 'bank'}-to-{Path(student).stem}")
+    stem = folder_name(f"{(teacher.stem or 'bank')[:_LONGEST_PART]}-to-{Path(student).stem[:_LONGEST_PART]}")
     number = 1
     while (path := root / f"{stem}-{number:03d}").exists():
         number += 1
@@ -74,6 +95,12 @@ class RunDirectory:
             UsageError: if `path` exists and is not empty, and not `force`.
         """
         claim_output(path, force=force)
+        return cls.begin(path, config, command=command)
+
+    @classmethod
+    def begin(cls, path: Path, config: Config, *, command: str) -> RunDirectory:
+        """Begins a run in a folder that is this process's, or again where a kill came before run.json was there."""
+        path.mkdir(parents=True, exist_ok=True)
         write_text(path / "config.toml", write_toml(config))
         run = cls(
             path,
@@ -86,6 +113,7 @@ class RunDirectory:
                 "argv": sys.argv[1:],
                 "working_directory": str(Path.cwd()),
                 "seed": config.seed,
+                "config": tomllib.loads(write_toml(config)),
                 "versions": versions(),
                 "data_free": config.training.real_data is None,
                 "seconds": {},
@@ -108,17 +136,19 @@ class RunDirectory:
         if not file.is_file():
             raise DataError(f"{path} is not a run directory: it has no run.json", "cake inspect PATH")
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file)
+            require_form(record, {"schema_version": int})
             schema = record["schema_version"]
-            _ = record["status"], record["command"], record["seconds"], record["warnings"]
-        except (OSError, ValueError, KeyError, TypeError) as fault:
+            if schema == SCHEMA_VERSION:
+                require_form(record, _FORM)
+                _require_own(path, record.get("students", {}).values())
+        except (OSError, ValueError) as fault:
             raise DataError(f"{file} is damaged: {fault}", "start the run again in another directory") from fault
         if schema != SCHEMA_VERSION:
             raise DataError(
                 f"{path} was written in version {schema} of the run format, this cake reads {SCHEMA_VERSION}",
                 "use the version of cake that wrote it: see its run.json",
             )
-        clear_leftovers(path)
         return cls(path, record)
 
     def config(self) -> Config:
@@ -157,6 +187,10 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def clear_leftovers(self) -> None:
+        """Removes what a killed run left half written; only who holds the folder does this."""
+        clear_leftovers(self.path)
+
     def update(self, **fields: Any) -> None:
         """Replaces fields of run.json, atomically."""
         self.record |= fields
@@ -174,25 +208,45 @@ class RunDirectory:
         spent = self.record["seconds"]
         self.update(seconds=spent | {stage: round(spent.get(stage, 0.0) + seconds, 3)})
 
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time that the body takes to that of a stage, also where it fails."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(stage, time.perf_counter() - started)
+
     def append_metrics(self, stage: str, **figures: float) -> None:
         """Adds a line to metrics.jsonl."""
-        _append(self.path / "metrics.jsonl", [json.dumps({"stage": stage} | figures, allow_nan=False)])
+        append_line(self.path / "metrics.jsonl", _metric(stage, figures))
 
     def metrics(self, stage: str) -> list[Mapping[str, Any]]:
         """The lines of one stage; a line that a kill cut short is passed over."""
         file = self.path / "metrics.jsonl"
         return [line for line in _json_lines(file) if line.get("stage") == stage] if file.exists() else []
 
-    def keep_metrics(self, stage: str, *, key: str, below: int) -> None:
-        """Drops the lines of a stage that a resumed run will write again: those with ``key >= below``."""
+    def keep_metrics(
+        self, stage: str, *, key: str, below: int, then: Iterable[Mapping[str, float]] | None = None
+    ) -> None:
+        """Drops the lines of a stage that a resumed run will write again, those with ``key >= below``.
+
+        Args:
+            stage: whose lines.
+            key: of the figure that counts them.
+            below: the first that is dropped.
+            then: lines of the stage to add in the same moment.
+        """
         file = self.path / "metrics.jsonl"
-        if file.exists():
-            kept = [line for line in _json_lines(file) if line.get("stage") != stage or line.get(key, below) < below]
-            write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
+        added = [_metric(stage, figures) for figures in then or ()]
+        if file.exists() or added:
+            lines = _json_lines(file) if file.exists() else []
+            kept = [line for line in lines if line.get("stage") != stage or _is_below(line.get(key), below)]
+            write_text(file, "".join(f"{line}\n" for line in [*map(json.dumps, kept), *added]))
 
     def log(self, lines: Iterable[str]) -> None:
         """Adds lines to log.txt, each with the time."""
-        _append(self.path / "log.txt", [f"{now()} {line}" for line in lines])
+        _append(self.path / "log.txt", [f"{now()} {printable(line)}" for line in lines])
 
     def warn(self, text: str) -> None:
         """Keeps a warning for the report."""
@@ -217,11 +271,17 @@ class OtherRanksRun(RunDirectory):
     def append_metrics(self, stage: str, **figures: float) -> None:
         """Is left to the first rank."""
 
-    def keep_metrics(self, stage: str, *, key: str, below: int) -> None:
+    def keep_metrics(
+        self, stage: str, *, key: str, below: int, then: Iterable[Mapping[str, float]] | None = None
+    ) -> None:
         """Is left to the first rank."""
 
     def log(self, lines: Iterable[str]) -> None:
         """Is left to the first rank."""
+
+
+def _metric(stage: str, figures: Mapping[str, float]) -> str:
+    return json.dumps({"stage": stage} | dict(figures), allow_nan=False)
 
 
 def _append(file: Path, lines: Iterable[str]) -> None:
@@ -232,11 +292,23 @@ def _append(file: Path, lines: Iterable[str]) -> None:
         raise write_fault(file, fault) from fault
 
 
+def _is_below(value: Any, bound: int) -> bool:
+    return isinstance(value, (int, float)) and value < bound
+
+
 def _json_lines(file: Path) -> Iterable[Mapping[str, Any]]:
-    for text in file.read_text(encoding="utf-8").splitlines():
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            line = json.loads(text)
+            line = parse_json(text)
         except ValueError:
             continue
-        if isinstance(line, dict):
+        if isinstance(line, dict) and all(isinstance(value, (str, int, float)) for value in line.values()):
             yield line
+
+
+def _require_own(path: Path, folders: Iterable[str]) -> None:
+    """Refuses students that would lie anywhere but below the run."""
+    for folder in folders:
+        parts = Path(folder).parts
+        if len(parts) != 2 or parts[0] != "students" or parts[1] == ".." or (path / folder).is_symlink():
+            raise ValueError(f"a student in {folder!r}")

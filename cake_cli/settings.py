@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -149,6 +151,8 @@ def coerce(kind: Any, value: Any) -> Any:
         return tuple(coerce(get_args(kind)[0], item) for item in items)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if kind is float and (whole or isinstance(value, float)):
+        if not abs(value) <= sys.float_info.max:
+            raise ValueError("must be a finite number")
         return float(value)
     if (kind is int and whole) or (kind in (bool, str) and isinstance(value, kind)):
         return value
@@ -157,16 +161,23 @@ def coerce(kind: Any, value: Any) -> Any:
 
 
 def read_file(path: Path) -> Values:
-    """The settings of a TOML file by dotted key, unchecked.
+    """The settings of a TOML file, or of a run's run.json, by dotted key, unchecked.
 
     Raises:
         UsageError: if the file is missing or not TOML.
     """
     try:
-        return _flatten_tables(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        return _flatten_tables(json.loads(text)["config"] if path.name == "run.json" else tomllib.loads(text))
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}", "cake distill ... --print-config > FILE") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+    except RecursionError:
+        raise UsageError(
+            f"{path} is nested too deeply to be a configuration", "cake distill ... --print-config"
+        ) from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as fault:
+        raise UsageError(f"{path} holds no settings: {fault!r}", "--config config.toml, beside it") from fault
+    except (OSError, ValueError) as fault:  # of which UnicodeDecodeError and TOMLDecodeError are two
         raise UsageError(f"{path} is not readable as TOML: {fault}", "cake distill ... --print-config") from fault
 
 
@@ -188,7 +199,7 @@ def read_assignment(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set takes KEY=VALUE, not {text!r}", "--set synthesis.steps=64")
     try:
         read = tomllib.loads(f"value = {written}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         read = {}
     return full_key(name.strip()), read["value"] if len(read) == 1 else written
 

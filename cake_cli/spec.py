@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from cake_cli.errors import UsageError
 
+MOST_VALUES = 2**24
+"""Numbers in one input row, 64 MiB of float32: a file that states more is damaged or means harm."""
+
 Expects = Literal["normalised", "raw"]
+
+
+SMALLEST_STD = 1e-30
+"""A standard deviation by which float32 values can still be divided."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class InputSpec:
                 f"an input shape is C,H,W or D with positive sizes, not {format_shape(self.shape)}",
                 "--input-shape 3,32,32",
             )
+        require_row(self.shape)
         for flag, values in (("--mean", self.mean), ("--std", self.std)):
             if len(values) not in (1, self.channels):
                 raise UsageError(
@@ -49,9 +57,9 @@ class InputSpec:
                 )
             if not all(math.isfinite(value) for value in values):
                 raise UsageError(f"{flag} must be finite", f"{flag} 0.5")
-        if any(value <= 0 for value in self.std):
-            raise UsageError("--std must be positive", "--std 0.25")
-        if self.range is not None and not self.range[0] < self.range[1]:
+        if any(value < SMALLEST_STD for value in self.std):
+            raise UsageError(f"--std must be positive, {SMALLEST_STD:g} at least", "--std 0.25")
+        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
             raise UsageError("--input-range goes from low to high", "--input-range 0,1")
 
     @property
@@ -102,6 +110,19 @@ class InputSpec:
             )
         except (KeyError, TypeError, ValueError, IndexError) as fault:
             raise UsageError(f"not an input specification: {fault}") from fault
+
+
+def require_row(shape: Sequence[int]) -> None:
+    """Refuses rows of more than `MOST_VALUES` numbers, before any is made.
+
+    Raises:
+        UsageError: with the shape.
+    """
+    if math.prod(shape) > MOST_VALUES:
+        raise UsageError(
+            f"an input of {format_shape(shape)} has {math.prod(shape):,} values, and a row at most {MOST_VALUES:,}",
+            "check the shape that the file states, or --input-shape",
+        )
 
 
 def format_shape(shape: Sequence[int | str]) -> str:

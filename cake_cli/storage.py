@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cake_cli.errors import EnvironmentFault, UsageError
-from cake_cli.locks import require_free
+from cake_cli.errors import CakeError, EnvironmentFault, UsageError
+from cake_cli.locks import LOCK, alone_on, held, is_free, require_free
 
+_LONGEST_NAME = 255
+_SYSTEM_CODE = re.compile(r"\b(?:code: |os error )(\d+)\b")
+"""How safetensors tells what the system said."""
 TEMPORARY = ".partial-"
 """Prefix of names under which files are written; whatever bears it is left over from a killed run."""
 
@@ -28,18 +32,22 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         EnvironmentFault: if the disk is full or refuses.
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}"[:250])
+    temporary = _temporary(path)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # some writers make private files, whatever the umask says
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with alone_on(temporary):
+            yield temporary
+            temporary.chmod(mode)  # some writers make private files, whatever the umask says
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as fault:
-        raise write_fault(path, fault) from fault
+    except Exception as fault:
+        refused = _refused(fault)
+        if refused is None:
+            raise
+        raise write_fault(path, refused) from fault
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -52,7 +60,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         EnvironmentFault: if the disk is full or refuses.
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}"[:250])
+    temporary = _temporary(path)
     try:
         temporary.mkdir()
         yield temporary
@@ -63,6 +71,23 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise write_fault(path, fault) from fault
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A free name beside `path`, of at most 255 bytes, that ends as `path` does: some writers go by that."""
+    prefix = f"{TEMPORARY}{secrets.token_hex(4)}-"
+    tail = os.fsencode(path.name)[-(_LONGEST_NAME - len(prefix)) :]
+    return path.with_name(prefix + tail.decode(errors="ignore"))
+
+
+def _refused(fault: Exception) -> OSError | None:
+    """What the system said to a writer, where that is why it failed: some put it into words of their own."""
+    if isinstance(fault, (OSError, CakeError)):
+        return fault if isinstance(fault, OSError) else None
+    if isinstance(fault, RuntimeError) and isinstance(fault.__context__, OSError):
+        return fault.__context__  # torch, which was writing into a file of ours
+    found = _SYSTEM_CODE.search(str(fault))
+    return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -91,6 +116,12 @@ def write_fault(path: Path, fault: OSError) -> EnvironmentFault:
     """What a failed write means to the user."""
     if fault.errno in (errno.ENOSPC, errno.EDQUOT):
         return EnvironmentFault(f"no space left on the disk of {path}", "free some space, then `cake resume` the run")
+    if fault.errno == errno.EFBIG:
+        return EnvironmentFault(f"{path} would be larger than this system allows (ulimit -f)", "ulimit -f unlimited")
+    if fault.errno == errno.ENOENT and not path.parent.is_dir():
+        return EnvironmentFault(
+            f"the folder {path.parent} is gone: it was moved or removed meanwhile", "choose an --out"
+        )
     return EnvironmentFault(f"{path} could not be written: {fault.strerror or fault}", "choose another --out")
 
 
@@ -113,8 +144,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a UTF-8 file whole; raises as `write_bytes`."""
-    write_bytes(path, content.encode("utf-8"))
+    r"""Writes a UTF-8 file whole; raises as `write_bytes`.
+
+    Names of files may hold bytes that are no UTF-8: they are written as JSON escapes them, ``\udcff``.
+    """
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -122,8 +156,15 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def clear_abandoned(folder: Path, name: str = "") -> None:
+    """Removes what killed writers left in a folder, of the file `name` or of all; who is at work keeps its own."""
+    for left in folder.iterdir():
+        if left.name.startswith(TEMPORARY) and left.name.endswith(name) and is_free(left):
+            left.unlink(missing_ok=True)
+
+
 def clear_leftovers(folder: Path) -> None:
-    """Removes what killed writers left in a folder."""
+    """Removes what killed writers left in a folder that this process holds: nobody else writes there."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -137,16 +178,24 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_output(path: Path, *, force: bool) -> None:
+def check_output(path: Path, *, force: bool, own: bool = False) -> None:
     """Refuses an output that `claim_output` would refuse, before any work is done; changes nothing.
 
+    Args:
+        path: a folder, there or not.
+        force: whether what is there will be moved aside.
+        own: whether this process holds the folder already.
+
     Raises:
+        DataError: if another process works in it.
         UsageError: if it exists and is not a folder, or not empty without `force`, or cannot be created.
     """
     try:
         if (path.is_symlink() or path.exists()) and not path.is_dir():
             raise UsageError(f"{path} exists and is not a folder", "choose another --out")
-        if path.is_dir() and not force and any(path.iterdir()):
+        if path.is_dir() and not own:
+            require_free(path)
+        if path.is_dir() and not force and _holds_something(path):
             raise UsageError(f"{path} exists and is not empty", "choose another --out, or --force to move it aside")
         nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not nearest.is_dir():
@@ -166,12 +215,38 @@ def claim_output(path: Path, *, force: bool) -> None:
     """
     check_output(path, force=force)
     try:
-        require_free(path)
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and _holds_something(path):
             path.rename(_free_name(path))
         path.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(path)
     except OSError as fault:
         raise _cannot_create(path, fault) from fault
+
+
+def begin_output(path: Path, name: str, content: str, *, force: bool) -> None:
+    """Claims a folder and writes its first file; of two processes that do so at once one is refused.
+
+    Raises:
+        UsageError, DataError: as `claim_output`.
+        EnvironmentFault: if the disk is full or refuses.
+    """
+    claim_output(path, force=force)
+    with held(path):
+        check_output(path, force=False, own=True)
+        write_text(path / name, content)
+
+
+def holds_only(folder: Path, name: str) -> bool:
+    """Whether a folder has that one file, and else only what a process left that was killed before it began."""
+    return (folder / name).is_file() and _kept(folder) == {name}
+
+
+def _holds_something(folder: Path) -> bool:
+    return bool(_kept(folder))
+
+
+def _kept(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(TEMPORARY)}
 
 
 def check_file(path: Path, *, force: bool) -> None:

@@ -60,6 +60,10 @@ def require(*rules: tuple[bool, str, str]) -> None:
         raise UsageError("; ".join(what for what, _ in broken), "; ".join(fix for _, fix in broken))
 
 
+MOST_SAMPLES = 10**9
+"""Beyond it the plan alone would not fit into memory."""
+
+
 @dataclass(frozen=True)
 class SynthesisConfig:
     """How samples are made from the teacher.
@@ -83,6 +87,12 @@ class SynthesisConfig:
     --real-data none (0)."""
     time_budget: str | None = None
     """How long synthesis may take, such as 90s, 20m or 1h30m: so many samples are made as fit, at most --samples."""
+    rounds: int = 1
+    """In how many rounds samples are made: after each but the last the student learns from those so far, and the next
+    are drawn to where it differs from the teacher. 1 is the paper."""
+    disagreement: float = 5.0
+    """From the second round on, weight of the L1 distance between teacher's and student's probabilities, as a multiple
+    of cls_weight; 0 for none."""
     formats: tuple[BankFormat, ...] = ("safetensors",)
     """Copies of the finished bank beside its safetensors shards: npz, or png, a folder of images for each class."""
     steps: int = 100
@@ -162,6 +172,11 @@ class SynthesisConfig:
         _ = self.budget_seconds
         require(
             (self.samples is None or self.samples >= 0, "--samples cannot be negative", "--samples 8000"),
+            (
+                self.samples is None or self.samples <= MOST_SAMPLES,
+                f"--samples is at most {MOST_SAMPLES:,}",
+                "--samples 8000",
+            ),
             (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
             (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
             (self.directions >= 0, "directions cannot be negative", "--set synthesis.directions=10"),
@@ -172,6 +187,13 @@ class SynthesisConfig:
                 self.queries is None or self.only_labels or self.gradients == "estimated",
                 "--queries limits what a teacher is asked for outputs alone, and this run asks for gradients",
                 "--gradients estimated, --method smooth-noise, or leave --queries out",
+            ),
+            (self.rounds > 0, "--rounds must be positive", "--rounds 4"),
+            (self.disagreement >= 0, "--disagreement cannot be negative", "--disagreement 5, or 0 for none"),
+            (
+                self.rounds == 1 or self.method in ("cake", "naive"),
+                f"--method {self.method} draws no samples to where a student differs, so it has no rounds",
+                "--rounds 1, or --method cake",
             ),
             (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),
             (self.max_update >= 0, "max_update cannot be negative", "--set synthesis.max_update=0.3"),
@@ -248,6 +270,11 @@ class SynthesisConfig:
     def only_labels(self) -> bool:
         """Whether the method takes no steps."""
         return self.method in LABELLED_ONLY
+
+    @property
+    def disagreement_weight(self) -> float:
+        """The weight of the disagreement in the objective of the second round and later ones."""
+        return self.disagreement * self.cls_weight
 
     @property
     def contrast(self) -> float:

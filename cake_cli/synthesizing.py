@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cake_cli.config import LABELLED_ONLY
+from cake_cli.config import LABELLED_ONLY, SynthesisConfig
 from cake_cli.errors import DataError, RunError
 from cake_cli.events import SILENT, Reporter
 from cake_cli.hardware import Hardware, is_out_of_memory
@@ -28,14 +28,28 @@ from cake_cli.synthesis.arithmetic import arithmetic_of, as_begun, differences, 
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import write_copies
 from cake_cli.synthesis.course import Course, TimeIsUp
+from cake_cli.synthesis.disagreement import Disagreement
 from cake_cli.synthesis.engine import Engine, Wave
 from cake_cli.synthesis.fitting import fitting_wave, with_fewer_rows
 from cake_cli.synthesis.health import Health, require_spread
 from cake_cli.synthesis.writer import ShardWriter
 from cake_cli.tuning import tune
 
-FREE_SETTINGS = ("sets_at_once", "formats", "bank")
-"""Settings that may differ when a bank is gone on with: what its samples are does not follow from them."""
+FREE_SETTINGS = ("sets_at_once", "formats", "bank", "disagreement")
+"""Settings that may differ when a bank is gone on with: what its samples are does not follow from them, or each shard
+says what it was made with."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One round of a bank's making."""
+
+    number: int
+    """From 1."""
+    student: Classifier | None = None
+    """What the samples are made against; None in the first round."""
+    weight: float = 0.0
+    """Of the disagreement with it."""
 
 
 def synthesize(
@@ -44,6 +58,7 @@ def synthesize(
     reporter: Reporter,
     run: RunDirectory | None = None,
     ranks: Ranks | None = None,
+    turn: Turn | None = None,
 ) -> SampleBank:
     """Makes the bank, or goes on with one that a stopped run left. All ranks of a job call this together.
 
@@ -53,6 +68,7 @@ def synthesize(
         reporter: told of the course.
         run: run directory that keeps the figures of each shard, if there is one; only the first rank gives it.
         ranks: the processes that share the work; by default there is one.
+        turn: the round to make, of a plan that has several: the bank is complete after the last.
 
     Raises:
         RunError: if the objective is not finite, or the samples are degenerate.
@@ -71,15 +87,18 @@ def synthesize(
         engine = as_begun(_engine(replace(prepared, plan=bank.plan)), bank)
         if prepared.config.synthesis.method == "generative" and not bank.is_complete:
             engine = _with_generator(engine, prepared, path / "generator.safetensors", reporter, ranks)
-        with reporter.stage("synthesis", bank.plan.samples, "samples") as stage:
-            stage.advance(len(bank))
+        engine, planned = _facing(engine, turn), _planned(bank, turn)
+        name = "synthesis" if turn is None else f"synthesis {turn.number}/{bank.plan.rounds}"
+        with reporter.stage(name, planned, "samples") as stage:
+            begun = _health(bank, turn)
+            stage.advance(0 if begun is None else begun.samples)
             course = Course(stage, ranks, spent=bank.seconds_spent, budget=bank.budget)
             with same_threads(bank):
-                _make_waves(engine, bank, course, reporter, run)
+                _make_waves(engine, bank, course, reporter, run, turn)
             if ranks.is_first:
-                _finish(bank, course)
-                health = _require_health(bank, planned=len(bank))
-                stage.conclude(_told(bank, health))
+                _finish(bank, course, turn)
+                health = _require_health(bank, turn)
+                stage.conclude(_told(bank, health, planned))
                 reporter.note(f"   {health.describe_labels()}")
                 reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
                 if (doubt := health.doubt()) is not None:
@@ -87,7 +106,8 @@ def synthesize(
         if ranks.is_first:
             if not ranks.is_alone:
                 _tell_of_the_others(bank, reporter, run)
-            write_copies(bank, prepared.config.synthesis.formats, reporter)
+            if bank.is_complete:
+                write_copies(bank, prepared.config.synthesis.formats, reporter)
         ranks.barrier()
     return bank if ranks.is_first else SampleBank.open(path)
 
@@ -155,7 +175,7 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
     if not bank.is_complete:
         _require_same_answers(bank, engine.teacher, engine.teacher.answers)
     begun = bank.manifest["synthesis"]
-    if bank.manifest["seed"] != prepared.config.seed or _binding(begun) != _binding(asdict(settings)):
+    if bank.manifest["seed"] != prepared.config.seed or _binding(_known(begun)) != _binding(asdict(settings)):
         raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
     for difference in differences(bank, arithmetic_of(as_begun(engine, bank)), settings.sets_at_once):
         reporter.note(difference)
@@ -204,6 +224,11 @@ def _asked_again(teacher: Classifier, hardware: Hardware) -> Tensor | None:
         return teacher(hardware.place_rows(probe_rows(teacher.spec.shape, len(teacher.answers)))).cpu()
 
 
+def _known(begun: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a bank with the defaults of those that came after the version that began it."""
+    return asdict(SynthesisConfig()) | begun
+
+
 def _binding(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what samples are; a manifest has lists where a configuration has tuples."""
     return {
@@ -238,30 +263,47 @@ def _with_generator(engine: Engine, prepared: Prepared, checkpoint: Path, report
     return replace(engine, generator=generator)
 
 
-def _make_waves(engine: Engine, bank: SampleBank, course: Course, reporter: Reporter, run: RunDirectory | None) -> None:
+def _facing(engine: Engine, turn: Turn | None) -> Engine:
+    """The engine with the objective of a round: from the second on, against a student."""
+    if turn is None or turn.student is None:
+        return engine
+    student = Disagreement(turn.student.on(engine.hardware), engine.hardware)
+    return replace(engine, objective=engine.objective.against(student, turn.weight))
+
+
+def _make_waves(
+    engine: Engine, bank: SampleBank, course: Course, reporter: Reporter, run: RunDirectory | None, turn: Turn | None
+) -> None:
     """Makes what is missing of the bank: each rank the next wave that none has taken, until all are done."""
-    missing, waves, planned = bank.missing_waves(), bank.plan.waves, bank.plan.samples
+    missing, waves = bank.missing_waves(None if turn is None else turn.number), bank.plan.waves
     if run is not None:
         _record_shards(run, bank)
-    so_far = [_require_health(bank, planned=planned)] if len(bank) else []
+    health, planned = _health(bank, turn), _planned(bank, turn)
+    so_far = [] if health is None else [health]
+    weight = 0.0 if turn is None or turn.student is None else turn.weight
+
+    def require(health: Health) -> None:
+        if _aims(bank):
+            require_spread(health, planned=planned)  # of what this rank knows; the first looks at all in the end
 
     def store(wave: Wave, rows: int) -> None:
-        shard = bank.add(wave, rows_per_pass=rows, spent=course.spent)
+        shard = bank.add(wave, rows_per_pass=rows, spent=course.spent, disagreement=weight)
         course.shows(on_target=f"{shard['health']['on_target']:.1%}")
         if run is not None:
-            _record_shard(run, bank, shard)
+            run.append_metrics("synthesis", **_shard_figures(bank, shard))
         so_far[:] = [Health.combine([*so_far, Health(**shard["health"])])]
-        if bank.manifest["synthesis"]["method"] not in LABELLED_ONLY:
-            require_spread(so_far[0], planned=planned)  # of what this rank knows; the first looks at all in the end
+        require(so_far[0])
 
+    for one in so_far:
+        require(one)
     with ShardWriter(store) as writer:
         course.watch(writer.check)
         try:
-            while (turn := course.next_turn()) < len(missing):
-                after = turn + course.ranks.world  # where all ranks are equally fast
+            while (number := course.next_turn()) < len(missing):
+                after = number + course.ranks.world  # where all ranks are equally fast
                 if after < len(missing):
                     engine.expect(waves[missing[after]])
-                engine, wave = fitting_wave(engine, waves[missing[turn]], course, reporter.warn)
+                engine, wave = fitting_wave(engine, waves[missing[number]], course, reporter.warn)
                 _require_same_answers(bank, engine.teacher, _asked_again(engine.teacher, engine.hardware))
                 writer.put(wave, engine.rows_per_pass)
                 del wave  # it is the writer's now: memory holds this one and the next
@@ -272,33 +314,50 @@ def _make_waves(engine: Engine, bank: SampleBank, course: Course, reporter: Repo
     course.wait_for_all()
 
 
-def _finish(bank: SampleBank, course: Course) -> None:
-    """Marks the bank as complete, with what all ranks have made."""
+def _finish(bank: SampleBank, course: Course, turn: Turn | None) -> None:
+    """Marks the bank as complete, with what all ranks have made, unless another round is to come."""
     if bank.is_complete:
         return
     bank.refresh()
-    missing = bank.missing_waves()
+    missing = bank.missing_waves(None if turn is None else turn.number)
     if not len(bank):
         raise RunError("not one set was finished within the time budget", "a longer --time-budget, or fewer --steps")
     if missing and not course.is_over_time:
         raise RunError(f"{len(missing)} waves of {bank.path} are missing", f"cake resume {bank.path}")
-    bank.finish(spent=course.spent, reached=bool(missing))
+    if missing or turn is None or turn.number == bank.plan.rounds:
+        bank.finish(spent=course.spent, reached=bool(missing))
 
 
-def _told(bank: SampleBank, health: Health) -> str:
+def _told(bank: SampleBank, health: Health, planned: int) -> str:
     """The closing line of the stage."""
-    aimed = bank.manifest["synthesis"]["method"] not in LABELLED_ONLY
-    cut = f"   of {bank.plan.samples:,} planned, when the time was up" if len(bank) < bank.plan.samples else ""
-    return f"{len(bank):,} samples   {health.describe(aimed=aimed)}{cut}"
+    why = bank.manifest.get("ended", "the time was up")
+    cut = f"   of {planned:,} planned, when {why}" if health.samples < planned else ""
+    return f"{health.samples:,} samples   {health.describe(aimed=_aims(bank))}{cut}"
 
 
-def _require_health(bank: SampleBank, *, planned: int) -> Health:
+def _aims(bank: SampleBank) -> bool:
+    """Whether samples are drawn towards labels."""
+    return bank.manifest["synthesis"]["method"] not in LABELLED_ONLY
+
+
+def _health(bank: SampleBank, turn: Turn | None) -> Health | None:
+    """How the samples of a round came out, or of the whole bank; None before the first shard."""
+    return bank.health if turn is None else bank.health_of(bank.of_round(turn.number))
+
+
+def _planned(bank: SampleBank, turn: Turn | None) -> int:
+    """How many samples a round is to have, or the whole bank."""
+    plan = bank.plan
+    return plan.samples if turn is None else len(plan.rounds_of_sets[turn.number - 1]) * plan.set_size
+
+
+def _require_health(bank: SampleBank, turn: Turn | None) -> Health:
     """How the samples came out; raises `RunError` if they are degenerate, or there are none."""
-    health = bank.health
+    health = _health(bank, turn) or bank.health
     if health is None:
         raise RunError("no samples were made", "--samples 8000")
-    if bank.manifest["synthesis"]["method"] not in LABELLED_ONLY:
-        require_spread(health, planned=planned)
+    if _aims(bank):
+        require_spread(health, planned=health.samples)
     return health
 
 
@@ -316,20 +375,18 @@ def _tell_of_the_others(bank: SampleBank, reporter: Reporter, run: RunDirectory 
 
 def _record_shards(run: RunDirectory, bank: SampleBank) -> None:
     """Writes the figures of all shards again: those of a stopped run, or of other ranks, are among them."""
-    run.keep_metrics("synthesis", key="shard", below=0)
-    for shard in bank.manifest["shards"]:
-        _record_shard(run, bank, shard)
+    figures = [_shard_figures(bank, shard) for shard in bank.manifest["shards"]]
+    run.keep_metrics("synthesis", key="shard", below=0, then=figures)
 
 
-def _record_shard(run: RunDirectory, bank: SampleBank, shard: dict[str, Any]) -> None:
+def _shard_figures(bank: SampleBank, shard: dict[str, Any]) -> dict[str, float]:
     health = Health(**shard["health"])
-    run.append_metrics(
-        "synthesis",
-        shard=shard["sets"][0] // bank.plan.at_once,
-        samples=health.samples,
-        step_size=shard["step_sizes"][0],
-        on_target=health.on_target,
-        confidence=health.confidence,
-        entropy=health.entropy,
+    return {
+        "shard": bank.plan.wave_of(shard["sets"][0]),
+        "samples": health.samples,
+        "step_size": shard["step_sizes"][0],
+        "on_target": health.on_target,
+        "confidence": health.confidence,
+        "entropy": health.entropy,
         **shard["terms"],
-    )
+    }

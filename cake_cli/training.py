@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,8 +36,36 @@ from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """One training of a run's student: the only one, or one of several that carry on from each other."""
+
+    name: str = "training"
+    """Of the stage, of its metrics, and of its checkpoint."""
+    epochs: int | None = None
+    """None for as many as the settings say."""
+    start: str | None = None
+    """Name of the stretch that it carries on from."""
+
+    def checkpoint(self, run: RunDirectory) -> Path:
+        """What this stretch keeps, to go on from."""
+        return run.checkpoints / f"{self.name}.pt"
+
+    def begun_from(self, run: RunDirectory) -> Path | None:
+        """What the stretch before left."""
+        return None if self.start is None else run.checkpoints / f"{self.start}.pt"
+
+
+WHOLE = Stretch()
+
+
 def train_student(
-    prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks = ALONE
+    prepared: Prepared,
+    run: RunDirectory,
+    bank: SampleBank | None,
+    reporter: Reporter,
+    ranks: Ranks = ALONE,
+    stretch: Stretch = WHOLE,
 ) -> None:
     """Trains the run's student and writes it. All ranks of a job call this together, and the first writes.
 
@@ -47,39 +75,69 @@ def train_student(
         bank: the samples; None where real data is all there is.
         reporter: told of the course.
         ranks: the processes that share every batch.
+        stretch: the whole training, or its last part.
 
     Raises:
         RunError: if the loss is not finite, or the teacher's answers to real data.
         DataError: if no samples are left to learn from, or they are damaged.
         EnvironmentFault: if the disk is full.
     """
-    passes = 0
-    real: list[Part] = []
+    lesson = lesson_of(prepared, run, bank, reporter, ranks)
+    labelled = len(lesson.learned) - lesson.learned.paired
+    student, passes = learn(prepared, run, lesson, reporter, ranks, stretch)
+    if not ranks.is_first:
+        return
+    between = sum(known["training_passes"]["forward"] for known in run.record.get("rounds", []))
+    run.update(training_passes=asdict(Passes(forward=labelled + passes + between)))
+    if lesson.heldout is not None:
+        run.update(synthetic_fidelity=_fidelity(student, lesson, prepared, reporter))
+    save(prepared, run.student_path, student)
+
+
+def lesson_of(
+    prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks = ALONE
+) -> Lesson:
+    """What the run's student learns from; noise and real data are labelled, if there are any and that was not done yet.
+
+    Arguments and errors are those of `train_student`.
+    """
+    beside: list[Part] = []
+    noise = prepared.config.training.noise_samples
+    if noise and prepared.teacher is not None:
+        shelf = Shelf(run.checkpoints / "beside")
+        if ranks.is_first:
+            _fill_with_noise(prepared, prepared.teacher, shelf, reporter, noise, seed=prepared.config.seed + 1)
+        ranks.barrier()
+        beside = shelf.parts()
     if prepared.real is not None and prepared.teacher is not None:
         shelf, at_once = Shelf(run.checkpoints / "real"), max(1, VALUES_PER_PASS // prepared.subject.spec.values)
         if ranks.is_first:
             label(prepared.real, prepared.teacher, prepared.hardware, shelf, reporter, at_once=at_once)
         ranks.barrier()
-        real = shelf.parts()
-        passes += sum(len(part.inputs) for part in real)
-    views = None
-    lesson = compose(bank, real, prepared.config.training)
-    if prepared.config.training.views and prepared.teacher is not None:
-        views = Views(prepared.config.training.views, prepared.teacher, prepared.hardware)
-        passes += prepared.config.training.rows_learned(len(lesson.learned))
+        beside += shelf.parts()
+    return compose(bank, beside, prepared.config.training)
+
+
+def learn(
+    prepared: Prepared, run: RunDirectory, lesson: Lesson, reporter: Reporter, ranks: Ranks, stretch: Stretch
+) -> tuple[nn.Module, int]:
+    """The student after a stretch of training, and the rows that the teacher labelled meanwhile.
+
+    Arguments and errors are those of `train_student`.
+    """
+    settings, views, passes = prepared.config.training, None, 0
+    if settings.views and prepared.teacher is not None:
+        views = Views(settings.views, prepared.teacher, prepared.hardware)
+        epochs = settings.epochs if stretch.epochs is None else stretch.epochs
+        passes = replace(settings, epochs=epochs).rows_learned(len(lesson.learned))
     try:
-        student = _fit(prepared, run, lesson, "training", reporter, ranks, views=views)
+        return _fit(prepared, run, lesson, stretch, reporter, ranks, views=views), passes
     except RunError as fault:
+        bank = run.record.get("bank")
         if bank is None:
             raise
-        again = shlex.join(["cake", "train", str(bank.path), "--student", *prepared.students])
+        again = shlex.join(["cake", "train", str(bank), "--student", *prepared.students])
         raise RunError(fault.what, f"the bank is whole: {again} {fault.fix}") from fault
-    if not ranks.is_first:
-        return
-    run.update(training_passes=asdict(Passes(forward=passes)))
-    if lesson.heldout is not None:
-        run.update(synthetic_fidelity=_fidelity(student, lesson, prepared, reporter))
-    _save(prepared, run.student_path, student)
 
 
 def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> None:
@@ -91,13 +149,15 @@ def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
         return
     shelf = Shelf(run.checkpoints / "noise")
     if ranks.is_first:
-        run.update(baseline_passes=asdict(_fill_with_noise(prepared, prepared.teacher, shelf, reporter)))
+        samples, seed = prepared.samples, prepared.config.seed
+        passes = _fill_with_noise(prepared, prepared.teacher, shelf, reporter, samples, seed=seed)
+        run.update(baseline_passes=asdict(passes))
     ranks.barrier()
     parts = shelf.parts()
     noise = Pool(tuple(parts), torch.arange(sum(len(part.inputs) for part in parts)))
-    student = _fit(prepared, run, Lesson(noise), "baseline", reporter, ranks)
+    student = _fit(prepared, run, Lesson(noise), Stretch("baseline"), reporter, ranks)
     if ranks.is_first:
-        _save(prepared, run.baseline_path, student, data_free=True)
+        save(prepared, run.baseline_path, student, data_free=True)
 
 
 def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: Reporter) -> float:
@@ -118,17 +178,17 @@ def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: 
     return others
 
 
-def _fill_with_noise(prepared: Prepared, teacher: Classifier, shelf: Shelf, reporter: Reporter) -> Passes:
-    """As many starting points as the bank has samples, labelled by the teacher and not moved.
+def _fill_with_noise(
+    prepared: Prepared, teacher: Classifier, shelf: Shelf, reporter: Reporter, samples: int, *, seed: int
+) -> Passes:
+    """So many starting points, in whole sets, labelled by the teacher and not moved.
 
-    This is the floor that every method must beat: what its steps add is what it is worth.
+    As many as the bank has samples are the floor that every method must beat: what its steps add is what it is worth.
     """
-    plan = prepared.plan
-    if plan.samples != prepared.samples:
-        plan = replace(plan, sets=-(-prepared.samples // plan.set_size))
-    engine = baseline_engine(
-        prepared.config.synthesis, teacher, plan, seed=prepared.config.seed, hardware=prepared.hardware
-    )
+    plan = replace(prepared.plan, rounds=1)
+    if plan.samples != samples:
+        plan = replace(plan, sets=-(-samples // plan.set_size))
+    engine = baseline_engine(prepared.config.synthesis, teacher, plan, seed=seed, hardware=prepared.hardware)
     if not shelf.is_whole:
         with reporter.stage("noise", plan.samples, "samples") as stage:
             waves = (engine.wave(sets, stage).samples for sets in plan.waves)
@@ -141,13 +201,14 @@ def _fit(
     prepared: Prepared,
     run: RunDirectory,
     lesson: Lesson,
-    name: str,
+    stretch: Stretch,
     reporter: Reporter,
     ranks: Ranks,
     *,
     views: Views | None = None,
 ) -> nn.Module:
     settings, seed, hardware = prepared.config.training, prepared.config.seed, prepared.hardware
+    epochs = settings.epochs if stretch.epochs is None else stretch.epochs
     batch = min(settings.batch_size, len(lesson.learned))
     if batch < 2 * ranks.world:
         raise UsageError(
@@ -157,7 +218,7 @@ def _fit(
     torch.manual_seed(seed)
     student = hardware.place(_blueprint(prepared).build())
     rule = update_rule(settings, student)
-    if name == "training" and ranks.is_first:
+    if stretch.name == "training" and ranks.is_first:
         run.update(optimizer={"name": rule.name, "lr": rule.lr, "weight_decay": rule.weight_decay})
     pools = [lesson.learned] + ([lesson.heldout] if lesson.heldout is not None and ranks.is_first else [])
     size = sum(len(pool) * pool.row_bytes for pool in pools) * (ranks.world if hardware.device.type == "cpu" else 1)
@@ -167,11 +228,11 @@ def _fit(
 
     def record(epoch: Epoch) -> None:
         if not last:
-            run.keep_metrics(name, key="epoch", below=epoch.epoch)
+            run.keep_metrics(stretch.name, key="epoch", below=epoch.epoch)
         last[:] = [epoch]
-        run.append_metrics(name, **{key: value for key, value in asdict(epoch).items() if value is not None})
+        run.append_metrics(stretch.name, **{key: value for key, value in asdict(epoch).items() if value is not None})
 
-    with _heard(ranks, run), reporter.stage(name, settings.epochs, "epochs") as stage:
+    with _heard(ranks, run), reporter.stage(stretch.name, epochs, "epochs") as stage:
         train(
             student,
             learned,
@@ -179,7 +240,7 @@ def _fit(
             loss=distillation_loss(settings.labels, settings.temperature, settings.loss),
             hard_weight=settings.hard_weight,
             views=views,
-            epochs=settings.epochs,
+            epochs=epochs,
             batch_size=settings.batch_size,
             rule=rule,
             lr_schedule=settings.lr_schedule,
@@ -190,13 +251,14 @@ def _fit(
             forward=None if ranks.is_alone else _in_step(student, hardware),
             rank=ranks.rank,
             world=ranks.world,
-            checkpoint=run.checkpoints / f"{name}.pt",
+            checkpoint=stretch.checkpoint(run),
+            start=stretch.begun_from(run),
             on_epoch=record,
         )
         if last:
             agreed = last[0].agreement
             fidelity = "" if agreed is None else f"   agrees on {agreed:.1%} of held-out synthetic samples"
-            stage.conclude(f"{settings.epochs} epochs   loss {last[0].loss:.3f}{fidelity}")
+            stage.conclude(f"{epochs} epochs   loss {last[0].loss:.3f}{fidelity}")
     return student
 
 
@@ -237,7 +299,8 @@ def _blueprint(prepared: Prepared) -> Blueprint:
     return prepared.student
 
 
-def _save(prepared: Prepared, path: Path, student: nn.Module, *, data_free: bool | None = None) -> None:
+def save(prepared: Prepared, path: Path, student: nn.Module, *, data_free: bool | None = None) -> None:
+    """Writes a student of the run; raises `EnvironmentFault` if the disk is full or refuses."""
     subject, blueprint = prepared.subject, _blueprint(prepared)
     save_student(
         path,

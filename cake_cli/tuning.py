@@ -22,8 +22,9 @@ from cake_cli.events import Reporter
 from cake_cli.models.counting import multiply_adds
 from cake_cli.planning import VALUES_PER_PASS, Prepared
 from cake_cli.storage import write_json
-from cake_cli.synthesis.engine import Engine, SetPlan
+from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.probe import probe
+from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.step_plan import StepPlan
 
 SHORT_SECONDS = 30.0

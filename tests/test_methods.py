@@ -17,9 +17,10 @@ from cake_cli.models.classifier import Classifier
 from cake_cli.planning import baseline_engine, build_engine
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import SoftNearestNeighbour, Triplet, contrastive_mse
-from cake_cli.synthesis.engine import SetPlan, Wave
+from cake_cli.synthesis.engine import Wave
 from cake_cli.synthesis.priors import IsotropicTotalVariation, TotalVariation
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.space import Anywhere, Clamped, Squashed, normalised_range
 from cake_cli.synthesis.update import Adam, Sgd
 

@@ -108,10 +108,13 @@ def test_a_newer_run_is_refused_with_both_versions(run: RunDirectory):
     assert f"reads {SCHEMA_VERSION}" in caught.value.what
 
 
-def test_opening_clears_what_a_killed_writer_left(run: RunDirectory):
-    (run.path / ".partial-0000-run.json").touch()
-    RunDirectory.open(run.path)
-    assert not list(run.path.glob(".partial*"))
+def test_only_who_holds_a_run_clears_what_a_killed_writer_left(run: RunDirectory):
+    left = run.path / ".partial-0000-run.json"
+    left.touch()
+    opened = RunDirectory.open(run.path)
+    assert left.exists(), "`cake inspect` of a run that is at work takes nothing from under its hands"
+    opened.clear_leftovers()
+    assert not left.exists()
 
 
 # --- course -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from cake_cli.storage import (
     check_file,
     check_output,
     claim_output,
+    clear_abandoned,
     clear_leftovers,
     replacing,
     replacing_folder,
@@ -300,3 +301,57 @@ def test_leftover_folders_are_cleared_and_links_are_not_followed(tmp_path: Path)
     clear_leftovers(tmp_path)
     assert names(tmp_path) == ["kept"]
     assert names(kept) == ["file"]
+
+
+class _Refuses:
+    """A library that puts what the system said into words of its own, or leaves it out."""
+
+    def __init__(self, say: Exception, context: OSError | None = None) -> None:
+        self.say, self.context = say, context
+
+    def __call__(self) -> None:
+        try:
+            if self.context is not None:
+                raise self.context
+        finally:
+            raise self.say
+
+
+FULL = OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        _Refuses(ValueError("Error while serializing: I/O error: No space left on device (os error 28)")),
+        _Refuses(ValueError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })')),
+        _Refuses(RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598"), FULL),
+        _Refuses(FULL),
+    ],
+)
+def test_a_full_disk_in_the_words_of_others(tmp_path: Path, refuses: _Refuses):
+    with pytest.raises(EnvironmentFault, match="no space left on the disk of"), replacing(tmp_path / "file"):
+        refuses()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_that_is_no_disk_is_not_taken_for_one(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="shapes"), replacing(tmp_path / "file"):
+        raise RuntimeError("shapes (28) differ")
+    with pytest.raises(UsageError, match="no"), replacing(tmp_path / "file"):
+        raise UsageError("no", "yes") from FULL
+
+
+def test_a_name_of_any_letters_is_cut_to_what_a_file_system_takes(tmp_path: Path):
+    for name in ("n" * 255, "é" * 127, "🎂" * 63):
+        write_text(tmp_path / name, name)
+        assert (tmp_path / name).read_text(encoding="utf-8") == name
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_only_the_abandoned_is_cleared(tmp_path: Path):
+    (tmp_path / ".partial-0000-a.onnx").touch()
+    (tmp_path / ".partial-0000-b.onnx").touch()
+    with replacing(tmp_path / "a.onnx") as temporary:
+        clear_abandoned(tmp_path, "-a.onnx")
+        assert {path.name for path in tmp_path.iterdir()} == {temporary.name, ".partial-0000-b.onnx"}

@@ -238,3 +238,20 @@ def test_a_student_starts_from_weights_and_its_header_says_so(config: Config, re
     blueprint = prepare(again, student=True).student
     assert blueprint is not None
     assert blueprint.note.endswith("which real data trained")
+
+
+def test_noise_is_learned_beside_the_bank_and_counted(config: Config, tmp_path: Path) -> None:
+    mixed = with_training(config, noise_samples=40)
+    run = run_of(mixed, tmp_path / "mixed")
+    assert run.record["training_passes"] == {"forward": 60, "backward": 0}, "in whole sets of thirty"
+    assert run.record["data_free"] is True
+    lesson = training.lesson_of(prepare(mixed, student=True), run, SampleBank.open(run.bank_path), SILENT)
+    assert len(lesson.learned) == lesson.learned.paired + 60
+    assert lesson.heldout is not None
+    assert int(lesson.heldout.rows.max()) < 60, "nothing is measured on it"
+    plain = run_of(config, tmp_path / "plain")
+    assert sha256(run.student_path) != sha256(plain.student_path)
+    bank = replace(mixed.synthesis, bank=str(plain.bank_path))
+    alone = replace(mixed, teacher=replace(mixed.teacher, file=None), synthesis=bank)
+    with pytest.raises(UsageError, match="needed to label noise"):
+        prepare(alone, student=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,16 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cake_cli.cli.options import Progress
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from cake_cli.text import printable, printable_json
 
 PIPE_WIDTH = 10_000
 """Columns of a result that is not read on a terminal."""
-
-
-def printable(text: str) -> str:
-    """The text without control characters: names in files may hold terminal escapes."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class Console:
@@ -109,7 +101,7 @@ class Console:
         """The result as one JSON object, on stdout."""
         if self.mute:
             return
-        sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(printable_json(content) + "\n")
         sys.stdout.flush()
 
 

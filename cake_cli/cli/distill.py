@@ -16,7 +16,12 @@ from cake_cli.config import Config
 
 def distill(
     teacher: Annotated[
-        Path | None, typer.Argument(help="The model file to copy.", metavar="TEACHER", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The model file to copy. TorchScript and FILE.py:FUNCTION are programs, and are run.",
+            metavar="TEACHER",
+            show_default=False,
+        ),
     ] = None,
     student: o.Students = None,
     weights: o.StudentWeights = None,
@@ -40,12 +45,15 @@ def distill(
     samples: o.SampleCount = None,
     steps: o.Steps = None,
     time_budget: o.TimeBudget = None,
+    rounds: o.Rounds = None,
+    disagreement: o.Disagreement = None,
     contrastive: o.ContrastiveName = None,
     noise: o.NoiseName = None,
     gradients: o.GradientKind = None,
     queries: o.Queries = None,
     bank: o.Bank = None,
     epochs: o.Epochs = None,
+    replay: o.Replay = None,
     batch_size: o.BatchSize = None,
     optimizer: o.Optimizer = None,
     lr: o.LearningRate = None,
@@ -88,6 +96,7 @@ def distill(
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
         verify=verify, seed=seed, method=method, samples=samples, steps=steps, time_budget=time_budget,
         contrastive=contrastive, noise=noise, gradients=gradients, queries=queries, bank=bank, token_env=token_env,
+        rounds=rounds, disagreement=disagreement, replay=replay,
         epochs=epochs, batch_size=batch_size, student_optimizer=optimizer, lr=lr, lr_schedule=lr_schedule,
         loss=loss, temperature=temperature, ema=ema, views=views, real_data=real_data,
         hard_weight=hard_weight, data=data, split=split, label_column=label_column,
@@ -114,7 +123,7 @@ def run_command(
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
-    from cake_cli.storage import check_output
+    from cake_cli.storage import check_output, claim_output
 
     if print_config:
         console.result(write_toml(settings).rstrip())
@@ -135,8 +144,10 @@ def run_command(
             if console.json_output:
                 console.json(plan_json(prepared, cost, path))
         elif ranks.is_first:
-            run = RunDirectory.create(path, absolute(settings), command=command, force=force)
-            with held(path):
+            claim_output(path, force=force)
+            with held(path):  # from before its first file on: two that start at once never mix theirs
+                check_output(path, force=False, own=True)
+                run = RunDirectory.begin(path, absolute(settings), command=command)
                 run_distillation(console, prepared, run, ranks)
         else:
             assist_distillation(prepared, path, ranks)

@@ -15,8 +15,8 @@ import typer
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from cake_cli.cli.console import printable
 from cake_cli.errors import CakeError
+from cake_cli.text import printable
 
 INTERRUPTED = 130
 LINGER_SECONDS = 10.0
@@ -32,6 +32,9 @@ _REFUSALS = {
     errno.ENOSPC,
 }
 """How a system refuses a path that the user gave: no bug of ours."""
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""How torch says it, of a GPU and of the CPU."""
 
 
 def show(what: str, fix: str | None) -> None:
@@ -86,7 +89,7 @@ def _ending(fault: BaseException) -> int:
             "check the path, its disk and its permissions",
             5,
         )
-    elif isinstance(fault, MemoryError) or "out of memory" in str(fault).lower():
+    elif isinstance(fault, MemoryError) or any(words in str(fault).lower() for words in _NO_MEMORY):
         ending = "memory ran out", "a smaller --batch-size or --samples, or --device cpu", 5
     elif isinstance(fault, Exception):
         ending = _bug(fault)

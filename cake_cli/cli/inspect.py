@@ -48,11 +48,17 @@ def inspect(
         console.json(described)
         return
     kind = "uncoded" if "needs" in described else described["kind"]
-    rows = {"run": _run, "bank": _bank, "weights": _weights, "uncoded": _uncoded}.get(kind, _model)(described)
+    kinds = {"run": _run, "bank": _bank, "weights": _weights, "uncoded": _uncoded, "begun": _begun}
+    rows = kinds.get(kind, _model)(described)
     width = max(len(name) for name, _ in rows)
-    console.result(f"{as_address(path) or path}: {'' if described['kind'] == 'weights' else 'a '}{described['kind']}")
+    titles = {"weights": "weights", "begun": "a run or bank that was stopped before anything was done"}
+    console.result(f"{as_address(path) or path}: {titles.get(described['kind'], 'a ' + described['kind'])}")
     for name, value in rows:
         console.result(f"  {name:<{width}}  {value}")
+
+
+def _begun(described: dict[str, Any]) -> list[tuple[str, str]]:
+    return [("to go on", f"cake resume {shlex.quote(described['path'])}")]
 
 
 def _weights(described: dict[str, Any]) -> list[tuple[str, str]]:

@@ -119,7 +119,10 @@ Recipe = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Settings from a TOML file.", rich_help_panel=RECIPE, metavar="FILE")
+    Path | None,
+    typer.Option(
+        "--config", help="Settings from a TOML file, or a run's run.json.", rich_help_panel=RECIPE, metavar="FILE"
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,
@@ -155,6 +158,8 @@ Formats = Annotated[
 ]
 GradientKind = Annotated[Gradients | None, flag("synthesis.gradients", "--gradients", panel=SYNTHESIS)]
 Queries = Annotated[int | None, flag("synthesis.queries", "--queries", panel=SYNTHESIS)]
+Rounds = Annotated[int | None, flag("synthesis.rounds", "--rounds", panel=SYNTHESIS)]
+Disagreement = Annotated[float | None, flag("synthesis.disagreement", "--disagreement", panel=SYNTHESIS)]
 Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
 ContrastiveName = Annotated[Contrastive | None, flag("synthesis.contrastive", "--contrastive", panel=SYNTHESIS)]
 NoiseName = Annotated[Noise | None, flag("synthesis.noise", "--noise", panel=SYNTHESIS)]
@@ -162,6 +167,7 @@ Bank = Annotated[str | None, flag("synthesis.bank", "--bank", panel=SYNTHESIS, m
 
 TRAINING = "Training"
 Epochs = Annotated[int | None, flag("training.epochs", "--epochs", panel=TRAINING)]
+Replay = Annotated[int | None, flag("training.replay", "--replay", panel=TRAINING)]
 BatchSize = Annotated[int | None, flag("training.batch_size", "--batch-size", panel=TRAINING)]
 Optimizer = Annotated[OptimizerName | None, flag("training.student_optimizer", "--optimizer", panel=TRAINING)]
 LearningRate = Annotated[float | None, flag("training.lr", "--lr", panel=TRAINING)]

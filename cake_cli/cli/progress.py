@@ -9,8 +9,9 @@ from typing import Self
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from cake_cli.cli.console import Console, count, duration, printable
+from cake_cli.cli.console import Console, count, duration
 from cake_cli.events import Figure, Reporter, Stage
+from cake_cli.text import printable
 
 LOG_SECONDS = 30.0
 LOG_SHARE = 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def resume(
     path: Annotated[Path, typer.Argument(help="A run directory or a bank.", metavar="RUN")],
     formats: o.Formats = None,
+    disagreement: o.Disagreement = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -34,7 +36,8 @@ def resume(
     from cake_cli.cli.synthesize import make_bank
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
-    from cake_cli.settings import build, read_file
+    from cake_cli.settings import build, read_file, write_toml
+    from cake_cli.storage import holds_only, write_text
 
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     is_run, config = (path / "run.json").is_file(), path / "config.toml"
@@ -43,8 +46,13 @@ def resume(
         raise DataError(f"{path} is neither a run nor a bank of cake's own", f"cake resume {whole}")
     asked = {} if formats is None else {"synthesis.formats": formats}
     settings = build(read_file(config) | asked, origin=str(config))
+    if is_run and disagreement is not None:
+        settings = replace(settings, synthesis=replace(settings.synthesis, disagreement=disagreement))
+        write_text(config, write_toml(settings))
     if not is_run and not (path / "manifest.json").is_file() and settings.student.architecture is not None:
-        raise DataError(f"{path} was stopped before anything was done", "the same command again, with --force")
+        if not holds_only(path, "config.toml"):
+            raise DataError(f"{path} is neither a run nor a bank of cake's own", "cake distill --config FILE")
+        is_run = True  # killed before it said so
     with Ranks.current().joined(settings.hardware.device) as ranks:
         if is_run:
             with held(path) if ranks.is_first else nullcontext():
@@ -58,7 +66,10 @@ def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks
     from cake_cli.cli.running import assist_distillation, plan, run_distillation
     from cake_cli.runs import RunDirectory
 
-    run = RunDirectory.open(path) if ranks.is_first else None
+    run = None
+    if ranks.is_first:
+        begun, command = (path / "run.json").is_file(), "distill" if settings.synthesis.bank is None else "train"
+        run = RunDirectory.open(path) if begun else RunDirectory.begin(path, settings, command=command)
     prepared, _ = plan(console, settings, path, student=True, ranks=ranks)
     if run is None:
         assist_distillation(prepared, path, ranks)

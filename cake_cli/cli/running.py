@@ -86,6 +86,10 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
     """What `--dry-run --json` prints."""
     sets = prepared.plan
     samples = prepared.samples
+    fresh = prepared.synthesizes
+    asked = 0
+    if fresh and sets.rounds > 1 and prepared.config.synthesis.disagreement_weight > 0:
+        asked = (samples - len(sets.rounds_of_sets[0]) * sets.set_size) * prepared.config.synthesis.steps
     return {
         "dry_run": True,
         "out": str(out),
@@ -101,8 +105,10 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
         "real_samples": None if prepared.real is None else prepared.real.samples,
         "data_free": prepared.real is None,
         "sets": sets.sets,
+        "rounds": sets.rounds,
         "outside_contract": list(prepared.outside_contract),
         "teacher_passes": asdict(prepared.planned_passes),
+        "student_passes": {"forward": asked, "backward": asked},
         "seconds": {name: round(value, 1) for name, value in cost.seconds.items()},
         "disk_bytes": cost.disk,
         "memory_bytes": cost.memory,
@@ -208,7 +214,18 @@ def _facts(outcome: dict[str, Any], each: list[dict[str, Any]]) -> list[tuple[st
         facts.append(("data", "NOT data-free: real data trained the student"))
     forward = passes["forward"] + sum((one["training_passes"] or {"forward": 0})["forward"] for one in each)
     cost = f"{count(forward)} forward and {count(passes['backward'])} backward teacher passes, "
+    if asked := outcome["student_passes"]:
+        cost += f"{count(asked['forward'])} and {count(asked['backward'])} student passes, "
+    facts += _expected(outcome["expected_agreement"])
     return [*facts, ("cost", cost + duration(sum(spent.values()))), ("next", _next_command(outcome))]
+
+
+def _expected(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What is known of the student without real data: of the state before the last round, which it had not seen."""
+    if found is None:
+        return []
+    share = f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
+    return [("expected agreement", f"{share} on round {found['round']}, before learning from it")]
 
 
 def _rows(outcome: dict[str, Any], *, alone: bool) -> list[list[str]]:

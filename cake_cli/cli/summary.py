@@ -152,6 +152,8 @@ def _queries(prepared: Prepared) -> str:
     views = prepared.config.training.views
     if views and prepared.architecture is not None:
         parts.append(f"{prepared.config.training.rows_learned(prepared.learned_rows):,} for views, at most")
+    if prepared.config.training.noise_samples:
+        parts.append(f"{prepared.config.training.noise_samples:,} for noise beside the bank")
     if prepared.real is not None:
         parts.append(f"{prepared.real.samples:,} for real data")
     if prepared.heldout is not None:
@@ -165,11 +167,13 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     config, plan = prepared.config, prepared.plan
     parts: list[str] = []
     if prepared.synthesizes:
-        parts.append(f"{plan.samples:,} samples{_steps(config.synthesis)} ({_method(config.synthesis)})")
+        rounds = f" in {plan.rounds} rounds" if plan.rounds > 1 else ""
+        parts.append(f"{plan.samples:,} samples{_steps(config.synthesis)} ({_method(config.synthesis)}){rounds}")
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""
-        parts.append(f"{config.training.epochs} epochs{views}{baseline}")
+        between = f" and {config.training.epochs_between(plan.rounds)} after each round" if plan.rounds > 1 else ""
+        parts.append(f"{config.training.epochs} epochs{between if prepared.synthesizes else ''}{views}{baseline}")
     parts.append(f"about {duration(cost.total_seconds)}")
     budget = config.synthesis.budget_seconds
     if prepared.bank is None and budget is not None:

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 def synthesize(
     teacher: Annotated[
-        Path | None, typer.Argument(help="The model file to sample.", metavar="TEACHER", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="The model file to sample. TorchScript and FILE.py:FUNCTION are programs, and are run.",
+            metavar="TEACHER",
+            show_default=False,
+        ),
     ] = None,
     arch: o.Arch = None,
     classes: o.Classes = None,
@@ -65,7 +70,7 @@ def synthesize(
     from cake_cli.cli.running import absolute, plan, plan_json
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
-    from cake_cli.storage import check_output, claim_output, write_text
+    from cake_cli.storage import begin_output, check_output
 
     settings = o.read_config(
         teacher=teacher, recipe=recipe, config=config, assignments=assignments, arch=arch,
@@ -92,8 +97,7 @@ def synthesize(
                 console.json(plan_json(prepared, cost, path))
             return
         if ranks.is_first:
-            claim_output(path, force=force)
-            write_text(path / "config.toml", write_toml(absolute(settings)))
+            begin_output(path, "config.toml", write_toml(absolute(settings)), force=force)
         make_bank(console, prepared, path, ranks)
 
 
@@ -103,11 +107,12 @@ def make_bank(console: Console, prepared: Prepared, path: Path, ranks: Ranks) ->
 
     from cake_cli.cli.progress import reporter_of
     from cake_cli.cli.running import stopped, terminable
+    from cake_cli.locks import staying
     from cake_cli.synthesizing import synthesize as run_synthesis
 
     started = time.perf_counter()
     try:
-        with terminable():
+        with terminable(), staying(path):
             bank = run_synthesis(prepared, path, reporter_of(console), ranks=ranks)
             if ranks.is_first:
                 _draw(bank)

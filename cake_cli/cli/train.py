@@ -30,6 +30,7 @@ def train(
     print_config: o.PrintConfig = False,
     seed: o.Seed = None,
     epochs: o.Epochs = None,
+    replay: o.Replay = None,
     batch_size: o.BatchSize = None,
     optimizer: o.Optimizer = None,
     lr: o.LearningRate = None,
@@ -67,10 +68,10 @@ def train(
     """
     settings = o.read_config(
         teacher=teacher, student=student, weights=weights, recipe=recipe, config=config,
-        assignments=assignments, seed=seed, bank=str(_bank_of(bank)), epochs=epochs, batch_size=batch_size,
-        student_optimizer=optimizer, lr=lr, lr_schedule=lr_schedule, loss=loss, temperature=temperature,
-        ema=ema, views=views, real_data=real_data, hard_weight=hard_weight, data=data, split=split,
-        label_column=label_column, data_root=data_root, download=download, baseline=baseline,
+        assignments=assignments, seed=seed, bank=str(_bank_of(bank)), epochs=epochs, replay=replay,
+        batch_size=batch_size, student_optimizer=optimizer, lr=lr, lr_schedule=lr_schedule, loss=loss,
+        temperature=temperature, ema=ema, views=views, real_data=real_data, hard_weight=hard_weight, data=data,
+        split=split, label_column=label_column, data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
         class_map=class_map, export=export or None, report=report,
     )  # fmt: skip

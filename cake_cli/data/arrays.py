@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from cake_cli.data.fitting import Fitting
 from cake_cli.data.labels import ClassOrder
 from cake_cli.data.layout import find_layout, fit_rows
-from cake_cli.data.stored import StoredArray
+from cake_cli.data.stored import MOST_IN_ROW, StoredArray
 from cake_cli.errors import DataError
 from cake_cli.spec import InputSpec
 
@@ -59,7 +60,8 @@ class ArraySet:
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `HeldOut.batches`."""
         start = 0
-        for rows in self._rows.slices(batch_size):
+        fitting = max(1, MOST_IN_ROW // math.prod(self._rows.shape[1:]))  # rows that memory holds, however large
+        for rows in self._rows.slices(min(batch_size, fitting)):
             values = torch.from_numpy(rows if rows.dtype == np.uint8 else rows.astype(np.float32))
             labels = torch.from_numpy(self._labels[start : start + len(rows)].copy())  # (N,)
             start += len(rows)

@@ -49,7 +49,7 @@ def _pair(given: str, text: str) -> tuple[str, str]:
 def _from_json(given: str, text: str) -> dict[str, str]:
     try:
         pairs = json.loads(text, object_pairs_hook=list)
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise UsageError(f"--class-map {given} is not readable as JSON: {fault}", _FORM) from fault
     if not all(isinstance(meant, str | int) and not isinstance(meant, bool) for _, meant in pairs):
         raise UsageError(f"--class-map {given} maps to something other than names and indices", _FORM)

@@ -7,11 +7,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from cake_cli.data.labels import ModelClasses, order_classes
-from cake_cli.data.pictures import Picture, PictureSet
+from cake_cli.data.pictures import Picture, PictureSet, open_picture
 from cake_cli.errors import DataError, did_you_mean
 from cake_cli.spec import InputSpec
 
@@ -98,7 +97,7 @@ def open_folder(
 
     def pictures() -> Iterator[Picture]:
         for path, label in items:
-            yield Picture(str(Path(path).relative_to(folder)), label, partial(Image.open, path))
+            yield Picture(str(Path(path).relative_to(folder)), label, partial(open_picture, Path(path)))
 
     return PictureSet(name, len(items), pictures, spec, class_names=order.names, notes=tuple(notes), strict=strict)
 

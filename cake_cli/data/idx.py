@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -22,7 +23,7 @@ def is_idx(path: Path) -> bool:
     try:
         with _open(path) as stream:
             head = stream.read(4)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return False
     return len(head) == 4 and head[:2] == b"\0\0" and head[2] in _DTYPES and head[3] > 0
 
@@ -50,8 +51,8 @@ def open_idx(path: Path) -> tuple[StoredArray, StoredArray]:
             f"{path} has no labels beside it", f"put them there as {wanted} (or name the images *-images-*)"
         )
     labels = _stored(found)
-    for array in (labels, rows):
-        array.check_size()
+    for array, file in ((labels, found), (rows, path)):
+        array.check_size(file.stat().st_size)
     return rows, labels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,9 @@ from cake_cli.errors import DataError
 
 PAIRS = (("x_test", "y_test"), ("test_images", "test_labels"), ("x", "y"), ("images", "labels"))
 """Keys of rows and labels, in the order in which they are looked for; upper and lower case are the same."""
+
+HEADER_FAULTS = (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError, TypeError, OverflowError)
+"""What numpy raises on headers that are no headers: it reads them as a literal of Python, with Python's own parser."""
 
 
 def open_npz(path: Path, split: str | None = None) -> tuple[StoredArray, StoredArray]:
@@ -31,12 +35,15 @@ def open_npz(path: Path, split: str | None = None) -> tuple[StoredArray, StoredA
         DataError: if the archive is damaged, holds no known pair of keys, or holds pickled objects.
     """
     with explained(str(path)), zipfile.ZipFile(path) as archive:
-        members = [entry.filename for entry in archive.infolist()]
+        entries = archive.infolist()
+    if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+        raise DataError(f"{path} is packed in a way that NumPy does not use", "write it with np.savez_compressed")
+    members = [entry.filename for entry in entries]
     keys = {name.removesuffix(".npy").lower(): name for name in members if name.endswith(".npy")}
     rows_key, labels_key = _pair(path, keys, split)
     rows, labels = (_stored(path, keys[key]) for key in (rows_key, labels_key))
     for array in (labels, rows):
-        array.check_size()
+        array.check_size(path.stat().st_size)
     return rows, labels
 
 
@@ -62,7 +69,7 @@ def _stored(path: Path, member: str) -> StoredArray:
                 raise ValueError(f"version {version[0]}.{version[1]} of the format")
             read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, column_major, dtype = read_header(stream)
-        except ValueError as fault:
+        except HEADER_FAULTS as fault:
             raise DataError(f"{name} is not a NumPy array ({fault})", "write it with np.savez_compressed") from fault
         start = stream.tell()
     if dtype.hasobject:

@@ -123,6 +123,8 @@ def _array_set(name: str, rows: StoredArray, labels: StoredArray, spec: InputSpe
 
 def _head(path: Path) -> bytes:
     """The first bytes of a file, which must be more than a placeholder."""
+    if not path.is_file():  # a pipe would wait for ever, a device has no end
+        raise DataError(f"{path} is a pipe or a device, not a file", "write it to a file first")
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
@@ -14,8 +13,10 @@ import numpy as np
 from PIL import Image
 
 from cake_cli.data.labels import ModelClasses, check_range, order_classes, read_labels
-from cake_cli.data.pictures import Picture, PictureSet
+from cake_cli.data.pictures import Picture, PictureSet, open_picture
+from cake_cli.data.stored import MOST_ROWS
 from cake_cli.errors import DataError, EnvironmentFault, did_you_mean
+from cake_cli.forms import parse_json
 from cake_cli.spec import InputSpec
 
 _IMAGES = ("image", "img", "images")
@@ -106,7 +107,12 @@ def _open(path: Path) -> Any:
             f"reading {path} needs pyarrow, which is not installed", "pip install 'cake-cli[parquet]'"
         ) from fault
     try:
-        return parquet.ParquetFile(path)
+        if not path.is_file():
+            raise OSError("a pipe or a device")
+        table = parquet.ParquetFile(path)
+        if table.metadata.num_rows > MOST_ROWS:
+            raise ValueError(f"it says it has {table.metadata.num_rows:,} rows")
+        return table
     except (ValueError, OSError) as fault:  # pyarrow's ArrowInvalid is a ValueError
         raise DataError(
             f"{path} is not a parquet file, or damaged ({_first_line(fault)})", "download it again"
@@ -152,7 +158,7 @@ def _cells(path: Path, column: str) -> Iterator[Any]:
 def _stated_names(schema: Any, column: str) -> list[str] | None:
     """Names of a ClassLabel, which Hugging Face's datasets keeps in the schema's metadata."""
     try:
-        described = json.loads((schema.metadata or {})[b"huggingface"])
+        described = parse_json((schema.metadata or {})[b"huggingface"])
         return [str(label) for label in described["info"]["features"][column]["names"]]
     except (KeyError, TypeError, ValueError):
         return None
@@ -162,7 +168,7 @@ def _load(cell: Any) -> Image.Image:
     data = cell["bytes"] if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
         raise ValueError("no image bytes")
-    return Image.open(BytesIO(data))
+    return open_picture(BytesIO(data))
 
 
 def _first_line(fault: BaseException) -> str:

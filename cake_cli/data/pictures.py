@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from cake_cli.spec import InputSpec
 _DECODERS = min(8, os.cpu_count() or 1)
 _PEEKED = 16
 """How many pictures may be unreadable before the first that shows whether the set fits."""
+FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "TIFF", "WEBP")
+"""What is decoded, whatever a file is called: some of Pillow's other readers start programs."""
 _NAMED = 3
 """How many unreadable pictures a note names."""
 
@@ -145,6 +149,17 @@ class PictureSet:
         except Exception as fault:  # Pillow's decoders raise of every kind on damaged files
             self._faults[picture.where] = _reason(fault)
             return None
+
+
+def open_picture(source: Path | BytesIO) -> Image.Image:
+    """A picture in one of `FORMATS`.
+
+    Raises:
+        OSError: if it is none, or a pipe or a device, which could be waited for in vain.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise OSError("not a file")
+    return Image.open(source, formats=FORMATS)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

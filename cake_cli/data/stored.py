@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,6 +18,16 @@ from cake_cli.errors import DataError
 
 _CHUNK = 1 << 20
 """Bytes read at a time when a stream is only measured."""
+
+MOST_ROWS = 1 << 27
+"""Rows of a held-out set, whose labels are kept in memory: a gigabyte of them."""
+
+MOST_UNPACKED = 1 << 30
+MOST_TIMES = 100
+"""A packed array may unpack to a gigabyte whatever its size, and to a hundred times its size."""
+
+MOST_IN_ROW = 1 << 26
+"""Values of a row as it is stored, 256 MiB as float32."""
 
 _WHOLE_LIMIT = 1 << 31
 """Bytes; an array in column-major order cannot be read in slices, and is refused above this size."""
@@ -33,6 +44,9 @@ class StoredArray:
         dtype: of the values as stored, of any byte order.
         shape: (N, ...).
         column_major: whether the first axis runs fastest.
+
+    Raises:
+        DataError: if it has more than `MOST_ROWS` rows, or more than `MOST_IN_ROW` values in one.
     """
 
     def __init__(
@@ -49,21 +63,37 @@ class StoredArray:
         self.shape = shape
         self._open_bytes = open_bytes
         self._column_major = column_major and len(shape) > 1
+        if shape[0] > MOST_ROWS or math.prod(shape[1:]) > MOST_IN_ROW:
+            raise DataError(
+                f"{name} says it has {shape[0]:,} rows of {math.prod(shape[1:]):,} values; "
+                f"at most {MOST_ROWS:,} rows of {MOST_IN_ROW:,} are read",
+                "the file is malformed: copy or write it again; or give a part of it",
+            )
 
-    def check_size(self) -> None:
+    def check_size(self, packed: int) -> None:
         """Reads the stream through once, keeping nothing, so that damage shows before any work begins.
 
+        Args:
+            packed: bytes of the file that it lies in.
+
         Raises:
-            DataError: if the stream is damaged, or holds fewer or more bytes than dtype and shape say.
+            DataError: if the stream is damaged, holds fewer or more bytes than dtype and shape say, or would unpack to
+                far more than its file.
         """
         expected = math.prod(self.shape) * self.dtype.itemsize
+        if expected > max(MOST_UNPACKED, MOST_TIMES * packed):
+            raise DataError(
+                f"{self.name} would unpack from {packed:,} to {expected:,} bytes; it is not read",
+                f"write it without compression, if it really holds the same value more than {MOST_TIMES} times over",
+            )
         found = 0
         with explained(self.name), self._open_bytes() as stream:
-            while chunk := stream.read(_CHUNK):
+            while found <= expected and (chunk := stream.read(_CHUNK)):
                 found += len(chunk)
         if found != expected:
+            more = " or more" if found > expected else ""
             raise DataError(
-                f"{self.name} says it holds {expected:,} bytes of values but has {found:,}",
+                f"{self.name} says it holds {expected:,} bytes of values but has {found:,}{more}",
                 "the file is cut short or malformed: copy or write it again",
             )
         if self._column_major and expected > _WHOLE_LIMIT:
@@ -118,7 +148,7 @@ def explained(name: str) -> Iterator[None]:
         yield
     except EOFError as fault:
         raise DataError(f"{name} ends early: its compressed data are cut short", "copy or download it again") from fault
-    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error) as fault:
+    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error, UnicodeDecodeError) as fault:
         raise DataError(f"{name} is damaged ({fault})", "copy or write it again") from fault
     except (NotImplementedError, RuntimeError) as fault:  # zipfile: unknown compression, a password
         raise DataError(f"{name} cannot be decompressed ({fault})", "write it with np.savez_compressed") from fault

@@ -29,8 +29,8 @@ def save(path: Path, parts: Mapping[str, Stateful], epoch: int) -> None:
         EnvironmentFault: if the disk is full or refuses.
     """
     state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as temporary:
-        torch.save(state | {"epoch": epoch}, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as stream:  # given a name, torch would not say what failed
+        torch.save(state | {"epoch": epoch}, stream)
 
 
 def restore(path: Path, parts: Mapping[str, Stateful]) -> int:
@@ -50,3 +50,14 @@ def restore(path: Path, parts: Mapping[str, Stateful]) -> int:
         raise DataError(
             f"the checkpoint {path} is damaged: {fault}", f"remove {path}; training starts again"
         ) from fault
+
+
+def carry_on(path: Path, parts: Mapping[str, Stateful]) -> None:
+    """Takes over the states of some parts from the checkpoint of an earlier training.
+
+    Raises:
+        DataError: if the file is lost or damaged, or of another network.
+    """
+    if not path.exists():
+        raise DataError(f"the checkpoint {path}, from which training goes on, is lost", "start the run again")
+    restore(path, parts)

@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples of several parts, by position: some of the synthetic ones, then all that have true labels."""
+    """Samples of several parts, by position: some that were synthesized in rows, then all noise and real ones."""
 
     parts: tuple[Part, ...]
     rows: Tensor
@@ -37,7 +37,7 @@ class Pool:
     group: int = 1
     """Rows of so many synthetic samples belong together."""
     paired: int = 0
-    """How many of the first samples lie in such rows; the others have a true label."""
+    """How many of the first samples lie in such rows; the others are noise, or have a true label."""
 
     def __post_init__(self) -> None:
         if len(self.rows) and int(self.rows[-1]) >= int(self._starts[-1]):

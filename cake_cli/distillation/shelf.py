@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from cake_cli.distillation.pool import Part
 from cake_cli.errors import DataError
+from cake_cli.forms import read_json, require_form
 from cake_cli.storage import clear_leftovers, replacing, write_json
 
 SHARD_BYTES = 64 * 2**20
+_SHARD_NAME = re.compile(r"shard-\d{5,}\.safetensors")
 
 
 class Shelf:
@@ -72,10 +74,13 @@ class Shelf:
             DataError: if they were damaged since they were written.
         """
         try:
-            shards = json.loads((self.path / "shelf.json").read_text(encoding="utf-8"))["shards"]
+            told = read_json(self.path / "shelf.json")
+            require_form(told, {"shards": [{"file": str, "samples": int}]})
             parts = []
-            for shard in shards:
-                tensors = load_file(self.path / f"{shard['file']}")
+            for shard in told["shards"]:
+                if not _SHARD_NAME.fullmatch(shard["file"]):
+                    raise ValueError(f"shard name {shard['file']!r}")
+                tensors = load_file(self.path / shard["file"])
                 if len(tensors["inputs"]) != shard["samples"]:
                     raise ValueError(f"{shard['file']} has {len(tensors['inputs'])} samples")
                 parts.append(Part(tensors["inputs"], tensors["logits"], tensors.get("labels")))

@@ -67,6 +67,7 @@ def train(
     rank: int = 0,
     world: int = 1,
     checkpoint: Path | None = None,
+    start: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> None:
     """Trains `student` in place; what counts is the last step, or the average of the weights at it.
@@ -95,6 +96,8 @@ def train(
         rank: which of `world` processes this is.
         world: processes that learn together, each a part of every batch; `forward` averages their gradients.
         checkpoint: file to go on from where it exists, and to keep up to date.
+        start: checkpoint of an earlier training of the same student, whose weights and average this one begins with;
+            optimizer and schedule begin anew.
         on_epoch: called after each epoch.
 
     Raises:
@@ -116,6 +119,8 @@ def train(
     )
     parts = learner.parts() | {"student": student}
     done = 0 if checkpoint is None else checkpoints.restore(checkpoint, parts)
+    if done == 0 and start is not None:
+        checkpoints.carry_on(start, {name: part for name, part in parts.items() if name in ("student", "average")})
     stage.advance(done)
     for epoch in range(done, epochs):
         student.train()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from cake_cli.errors import ModelFileError
@@ -12,22 +14,41 @@ RATIO = 10
 SLACK = 64 * 2**20
 """Bytes that an archive may unpack to whatever its size."""
 
+ARCHIVE_FAULTS = (
+    zipfile.BadZipFile,
+    OSError,
+    NotImplementedError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+"""What `zipfile` raises on damaged archives: names that are no UTF-8 are a ValueError, a password a RuntimeError."""
+
+
+def damaged_archive(path: Path, fault: Exception) -> ModelFileError:
+    """What such a fault means."""
+    return ModelFileError(f"{path} is a damaged or truncated archive: {fault}", "copy it again")
+
 
 def require_sound_archive(path: Path) -> tuple[zipfile.ZipInfo, ...]:
     """The entries of an archive that declares nothing absurd; reads its directory only.
 
     Raises:
-        ModelFileError: if it is damaged, two entries share a name, entries overlap, or it would unpack to
-            more than `RATIO` times its size (and more than `SLACK`).
+        ModelFileError: if it is damaged, two entries share a name, entries overlap or are packed in other ways
+            than torch's, or it would unpack to more than `RATIO` times its size (and more than `SLACK`).
     """
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             entries = tuple(archive.infolist())
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as fault:
-        raise ModelFileError(f"{path} is a damaged or truncated archive: {fault}", "copy it again") from fault
+    except ARCHIVE_FAULTS as fault:
+        raise damaged_archive(path, fault) from fault
     if len({entry.filename for entry in entries}) < len(entries):
         raise ModelFileError(f"{path} is an archive with two entries of one name", "save the model again")
+    if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+        raise ModelFileError(f"{path} is packed as torch packs nothing; it is not loaded", "save the model again")
     declared = sum(entry.file_size for entry in entries)
     if sum(entry.compress_size for entry in entries) > size:
         raise ModelFileError(f"{path} is an archive whose entries overlap; it is not loaded", "save the model again")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
+
+from cake_cli.forms import parse_json
+from cake_cli.models.archive import ARCHIVE_FAULTS
 
 ATTACHED = "cake.json"
 """Name of the extra file that holds the texts, a JSON object, in TorchScript and torch.export archives."""
@@ -23,8 +25,8 @@ def read_attached(path: Path) -> dict[str, str]:
             entry = next((entry for entry in archive.infolist() if entry.filename.endswith(f"/extra/{ATTACHED}")), None)
             if entry is None or entry.file_size > LARGEST:
                 return {}
-            content = json.loads(archive.read(entry))
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+            content = parse_json(archive.read(entry))
+    except ARCHIVE_FAULTS:
         return {}
     if not isinstance(content, dict):
         return {}

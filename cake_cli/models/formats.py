@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cake_cli.errors import ModelFileError
+from cake_cli.models.archive import ARCHIVE_FAULTS, damaged_archive
 from cake_cli.models.foreign import (
     HEAD,
     ONNX,
@@ -57,6 +58,8 @@ def sniff(path: Path) -> ModelFile:
         raise ModelFileError(f"there is no file {path}", _nearest(path))
     if path.is_dir():
         raise refusal_of_folder(path)
+    if not path.is_file():  # a pipe would wait for ever, a device has no end
+        raise ModelFileError(f"{path} is a pipe or a device, not a file", "write it to a file first")
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -93,8 +96,8 @@ def _archive_format(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as fault:
-        raise ModelFileError(f"{path} is a damaged or truncated archive: {fault}", "copy it again") from fault
+    except ARCHIVE_FAULTS as fault:
+        raise damaged_archive(path, fault) from fault
     tails = {name.partition("/")[2] or name for name in names} | set(names)
     if "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails):
         return "torchscript"

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cake_cli.text import whole_characters
+
 KEYS = (
     *("cake.class_names", "names", "class_names", "classes", "labels", "class_labels", "categories", "id2label"),
     *("idx_to_class", "index_to_name", "class_to_idx", "label2id", "label_names"),
@@ -57,7 +59,7 @@ def _names(text: str, classes: int) -> tuple[str, ...] | None:
         value = lines if len(lines) > 1 else text.split(",")
     if value is None or len(value) != classes or not all(isinstance(name, (str, int)) for name in value):
         return None
-    return tuple(str(name).strip() for name in value)
+    return tuple(whole_characters(str(name).strip()) for name in value)
 
 
 def _ordered(table: Mapping[Any, Any]) -> list[Any] | None:

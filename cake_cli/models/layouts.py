@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cake_cli.errors import CakeError, ModelFileError
+from cake_cli.models.bounds import bounded_values
 from cake_cli.models.scores import Scores, choose_scores
-from cake_cli.spec import format_shape
+from cake_cli.spec import format_shape, require_row
 
 USUAL_SIDES = (28, 32, 64, 96, 128, 224, 256)
 """Image sizes that are tried to tell the user which ones a module runs on."""
@@ -94,8 +95,10 @@ def find_layout(module: nn.Module, tries: Sequence[Attempt], *, output: str | No
 
 
 def _attempt(module: nn.Module, form: tuple[int, ...], count: int, output: str | None) -> Layout:
+    require_row(form)
     with torch.no_grad():
-        returned = module(probe(form, count))
+        with bounded_values():
+            returned = module(probe(form, count))
         name = choose_scores(returned, output)
         chosen = module if name is None else Scores(module, name)
         scores: Tensor = returned if name is None else chosen(probe(form, count))

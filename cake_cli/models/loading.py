@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from cake_cli.address import as_address
+from cake_cli.catalog import read_student
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, NoGradient, UsageError
+from cake_cli.forms import parse_json
 from cake_cli.models.classifier import Classifier, Denormalise, HardLabels, Layout, LogitOf, LogOf, TwoClasses
 from cake_cli.models.doubts import refuse_no_scores, refuse_other_tasks, refuse_other_values
 from cake_cli.models.formats import ModelFile, sniff, weights_file
@@ -262,12 +263,16 @@ def _measured(opened: OpenedModel, probe: Tensor, settings: TeacherConfig) -> Me
 
 
 def _stated_architecture(metadata: Mapping[str, str]) -> str | None:
-    """What a student that was exported to another format was, unless it was made by one's own code."""
+    """What a student that was exported to another format was; None where that is no name, but code or a file."""
     if "cake.architecture" not in metadata:
         return None
     from cake_cli.models.students import full_name, needs_code
 
-    return None if needs_code(metadata) else full_name(metadata)
+    try:
+        is_name = not needs_code(metadata) and read_student(full_name(metadata)).kind in ("name", "timm")
+    except UsageError:
+        return None
+    return full_name(metadata) if is_name else None
 
 
 def _towards_logits(
@@ -325,7 +330,7 @@ def input_spec(opened: OpenedModel, settings: TeacherConfig) -> tuple[InputSpec,
 def _stated_shape(metadata: Mapping[str, str]) -> tuple[int, ...] | None:
     """The shape that the file's metadata state, in our order; None where they do not, or are damaged."""
     try:
-        return InputSpec.from_json(json.loads(metadata["cake.input"])).shape
+        return InputSpec.from_json(parse_json(metadata["cake.input"])).shape
     except (KeyError, ValueError, UsageError):
         return None
 
@@ -363,7 +368,7 @@ def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings
         return InputSpec(shape, (middle,), (spread,), bounds, expects="raw", source=origin)
     if "cake.input" in metadata:
         try:
-            stated = InputSpec.from_json(json.loads(metadata["cake.input"]))
+            stated = InputSpec.from_json(parse_json(metadata["cake.input"]))
         except (UsageError, ValueError) as fault:
             raise ModelFileError(
                 f"the file's cake.input metadata is damaged: {fault}",

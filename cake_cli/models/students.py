@@ -34,12 +34,14 @@ from torch import Tensor, nn
 from cake_cli import __version__
 from cake_cli.catalog import TORCHVISION_NAMES, read_student
 from cake_cli.errors import ModelFileError, UsageError
+from cake_cli.forms import parse_json
 from cake_cli.models.architectures import build_student, written_options
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.source import read_source, require_file
 from cake_cli.models.weightless import Weightless
 from cake_cli.spec import InputSpec
 from cake_cli.storage import sha256, write_bytes
+from cake_cli.text import whole_characters
 
 MAX_CLASSES = 100_000
 ORIGIN = "trained on synthetic samples of the teacher, without real data"
@@ -159,8 +161,11 @@ def full_name(metadata: Mapping[str, str]) -> str:
 
 
 def needs_code(metadata: Mapping[str, str]) -> bool:
-    """Whether a header is of a student that one's own code made."""
-    return read_source(Path(metadata.get("cake.architecture", ""))) is not None
+    """Whether a header is of a student that one's own code made, by its architecture alone or with its options."""
+    if "cake.architecture" not in metadata:
+        return False
+    names = (metadata["cake.architecture"], full_name(metadata))
+    return any(read_source(Path(name)) is not None for name in names)
 
 
 def load_student(path: Path, code: str | None = None) -> Classifier:
@@ -183,11 +188,13 @@ def load_student(path: Path, code: str | None = None) -> Classifier:
     mends = _check_code(path, metadata, code) if needs_code(metadata) else ()
     name = code if needs_code(metadata) and code is not None else full_name(metadata)
     try:
-        spec = InputSpec.from_json(json.loads(metadata["cake.input"]))
+        spec = InputSpec.from_json(parse_json(metadata["cake.input"]))
         classes = int(metadata["cake.classes"])
-        names = json.loads(metadata["cake.class_names"])
+        names = parse_json(metadata["cake.class_names"])
         if not 2 <= classes <= MAX_CLASSES or (names is not None and len(names) != classes):
             raise ValueError(f"{classes} classes")
+        if code is None and read_student(name).kind not in ("name", "timm"):
+            raise ValueError(f"{name} is not the name of an architecture")
         network = _rebuilt(name, spec.shape, classes, load_file(path))
     except (UsageError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as fault:
         reason = str(fault).splitlines()[0]
@@ -197,7 +204,7 @@ def load_student(path: Path, code: str | None = None) -> Classifier:
         module=network.eval().requires_grad_(False),
         spec=replace(spec, source="the student's own header"),
         classes=classes,
-        class_names=None if names is None else tuple(str(name) for name in names),
+        class_names=None if names is None else tuple(whole_characters(str(name)) for name in names),
         name=path.name,
         sha256=sha256(path),
         mends=mends,

@@ -16,6 +16,8 @@ TOLERANCE = 1e-4
 """Largest difference between two ways to compute the same logits, relative to the largest logit."""
 
 FIRST_STARTS = 3
+LARGE_ROW = 100_000
+"""Values of a row from which two starts are tried first: a network for such images takes its time."""
 """Rows that the gradient is first measured on, one of each kind; where one of them has none, all are tried."""
 
 SCALE = "give the scale of its inputs: --mean and --std, or --input-range"
@@ -162,8 +164,8 @@ def measure_gradient(module: nn.Module, rows: Tensor, classes: int) -> str:
     Raises:
         ModelFileError: if there is none, it is zero on every row, or not finite.
     """
-    alive = _rows_with_gradient(module, rows[:FIRST_STARTS], classes, 0)
-    tried = min(FIRST_STARTS, len(rows))
+    tried = min(FIRST_STARTS if rows[0].numel() < LARGE_ROW else FIRST_STARTS - 1, len(rows))
+    alive = _rows_with_gradient(module, rows[:tried], classes, 0)
     if alive < tried < len(rows):  # a dead start says nothing of the model yet
         alive += _rows_with_gradient(module, rows[tried:], classes, tried)
         tried = len(rows)

@@ -72,6 +72,7 @@ def write_report(run: RunDirectory) -> Path:
         by_class=tables.by_class(record, labels),
         by_confidence=tables.by_confidence(record),
         advice=prose.advice_without_evaluation(record, run.path),
+        rounds=tables.rounds(record),
         cost=tables.cost(record),
         means=tables.means(record),
         command=[shlex.quote(word) for word in ("cake", *map(str, record.get("argv") or ()))],

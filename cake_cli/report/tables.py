@@ -202,9 +202,42 @@ def cost(record: Mapping[str, Any]) -> Table:
     return Table(("Stage", "Time"), tuple(rows))
 
 
+def rounds(record: Mapping[str, Any]) -> Table | None:
+    """What each round made, and how the student of the one before did on it; None of a single round."""
+    entries = dig(record, "rounds")
+    known = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+    if len(known) < 2:
+        return None
+
+    def expected(entry: Mapping[str, Any]) -> Cell:
+        found = entry.get("expected_agreement")
+        ends = [dig(found, "low"), dig(found, "high")]
+        return Cell(percent(dig(found, "value")), interval(ends)) if found else Cell(NOTHING)
+
+    rows = tuple(
+        (
+            f"Round {count(entry.get('round'))}",
+            (
+                Cell(count(entry.get("samples"))),
+                Cell(figure(entry.get("disagreement"))),
+                expected(entry),
+                Cell(percent(entry.get("synthetic_fidelity"))),
+            ),
+        )
+        for entry in known
+    )
+    head = ("", "Samples", "Weight of disagreement", "Agreement before learning them", "Held out, after")
+    return Table(head, rows)
+
+
 def _in_training(record: Mapping[str, Any]) -> Cell:
     asked = number(dig(record, "training_passes", "forward"))
     return Cell(count(asked), "real samples or views that the teacher labelled") if asked else Cell(NOTHING)
+
+
+def _of_student(record: Mapping[str, Any]) -> Cell:
+    asked = [number(dig(record, "student_passes", name)) for name in ("forward", "backward")]
+    return Cell(" + ".join(map(count, asked)), "forward and backward, in synthesis") if all(asked) else Cell(NOTHING)
 
 
 def means(record: Mapping[str, Any]) -> Table:
@@ -216,6 +249,7 @@ def means(record: Mapping[str, Any]) -> Table:
         ("Forward passes", Cell(count(dig(passes, "forward")), "samples through the teacher")),
         ("Backward passes", Cell(count(dig(passes, "backward")), "samples through the teacher")),
         ("Passes in training", _in_training(record)),
+        ("Passes of the student", _of_student(record)),
         ("Device", _text(dig(record, "device"))),
         ("Precision", _text(dig(record, "precision"))),
         ("Seed", Cell(str(dig(record, "seed")) if number(dig(record, "seed")) is not None else NOTHING)),

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cake_cli.text import printable
+
 THIN = "\u202f"
 """Narrow no-break space, between a number and its unit."""
 NOTHING = "–"
@@ -82,7 +84,7 @@ def duration(value: Any) -> str:
 def class_labels(names: Any, classes: int) -> tuple[str, ...]:
     """A text for each of K classes: its name where there are K names, else its number."""
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == classes:
-        return tuple(str(name) for name in names)
+        return tuple(printable(str(name)) for name in names)
     return tuple(str(index) for index in range(classes))
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from cake_cli.config import Init
-from cake_cli.errors import RunError, UsageError
+from cake_cli.errors import RunError
 from cake_cli.events import Stage
 from cake_cli.hardware import Hardware, with_threads
 from cake_cli.models.classifier import Classifier
@@ -23,8 +22,8 @@ from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.pace import pace_of
 from cake_cli.synthesis.replay import ReplayedStep, capture_on
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.space import Anywhere, Space
-from cake_cli.synthesis.spread import spread_order
 from cake_cli.synthesis.starts import WIDER, Revival, revive
 from cake_cli.synthesis.step import PlainStep, Step, Walk, even_part
 from cake_cli.synthesis.step_plan import StepPlan
@@ -32,88 +31,6 @@ from cake_cli.synthesis.update import Sgd, Update
 
 PAPERS_UPDATE = Sgd()
 PAPERS_SPACE = Anywhere()
-
-
-@dataclass(frozen=True)
-class SetPlan:
-    """How many sets there are, how large, and how many run side by side."""
-
-    sets: int
-    """S."""
-    rows: int
-    """R, rows of a set."""
-    groups: int
-    """G, samples of a row, all of different classes."""
-    at_once: int
-    """Sets side by side, which also share a shard of the bank."""
-    spread: bool = False
-    """Whether step sizes come in an order of which every beginning covers them all, instead of falling."""
-
-    @property
-    def set_size(self) -> int:
-        """B = R · G samples."""
-        return self.rows * self.groups
-
-    @property
-    def samples(self) -> int:
-        """S · B."""
-        return self.sets * self.set_size
-
-    @property
-    def positions(self) -> list[int]:
-        """Where each set stands in the fall of the step size: S numbers, a permutation of 0..S-1."""
-        return spread_order(self.sets) if self.spread else list(range(self.sets))
-
-    @property
-    def wave_count(self) -> int:
-        """How many waves the sets make."""
-        return math.ceil(self.sets / self.at_once)
-
-    @property
-    def waves(self) -> list[range]:
-        """The sets of each wave, in order."""
-        return [range(first, min(first + self.at_once, self.sets)) for first in range(0, self.sets, self.at_once)]
-
-
-def plan_sets(
-    *,
-    samples: int,
-    classes: int,
-    groups: int | None = None,
-    set_size: int | None = None,
-    at_once: int | None = None,
-    rows_at_once: int = 500,
-) -> SetPlan:
-    """Cuts a number of samples into sets.
-
-    Args:
-        samples: how many are wanted; rounded up to whole sets.
-        classes: K of the teacher.
-        groups: G; 10 or K by default, whichever is less.
-        set_size: B; the multiple of G nearest below 100 by default.
-        at_once: sets side by side; as many as hold `rows_at_once` samples by default.
-        rows_at_once: samples side by side.
-
-    Raises:
-        UsageError: if there is one class only, G exceeds K, or G does not divide B.
-    """
-    if classes < 2:
-        raise UsageError("a teacher of one class has no boundary to sample", "use a classifier of two or more classes")
-    groups = min(10, classes) if groups is None else groups
-    if groups > classes:
-        raise UsageError(
-            f"a row of {groups} different classes cannot be drawn from {classes}",
-            f"--set synthesis.groups={min(10, classes)}",
-        )
-    set_size = groups * max(1, 100 // groups) if set_size is None else set_size
-    if set_size % groups:
-        raise UsageError(
-            f"a set of {set_size} samples cannot be cut into rows of {groups}",
-            f"--set synthesis.set_size={groups * max(1, set_size // groups)}",
-        )
-    sets = math.ceil(samples / set_size)
-    at_once = max(1, rows_at_once // set_size) if at_once is None else at_once
-    return SetPlan(sets=sets, rows=set_size // groups, groups=groups, at_once=min(at_once, sets))
 
 
 @dataclass(frozen=True)
@@ -141,6 +58,8 @@ class Wave:
     """(N,), bool: where the teacher has no gradient after redrawing; None where no gradient was asked for."""
     redrawn: Tensor | None = None
     """(N,), bool: where the starting point was redrawn."""
+    student_passes: Passes = field(default_factory=Passes)
+    """What a student was asked beside the teacher."""
 
 
 @dataclass(frozen=True)
@@ -254,8 +173,11 @@ class Engine:
         passes = Passes(forward=len(starts) * (taken + 1), backward=len(starts) * taken)
         if self.estimator is not None:
             passes = Passes(forward=len(starts) * (self.estimator.queries * self.steps + 1))
+        asked = 0
         if revival is not None:
             passes += Passes(revival.passes, revival.passes)
+            again = bool(revival.redrawn.any())  # then the first step was taken twice
+            asked = len(starts) * (self.steps + again) if self.objective.asks_student else 0
         return Wave(
             sets=sets,
             samples=Samples(
@@ -268,6 +190,7 @@ class Engine:
             terms={name: float(value.mean()) for name, value in terms.items()},
             dead=None if revival is None else revival.dead,
             redrawn=None if revival is None else revival.redrawn,
+            student_passes=Passes(asked, asked),
         )
 
     @property

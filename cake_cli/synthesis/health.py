@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cake_cli.errors import RunError
-from cake_cli.synthesis.samples import Samples
+
+if TYPE_CHECKING:  # who reads a manifest needs no tensors, and torch takes seconds to import
+    from torch import Tensor
+
+    from cake_cli.synthesis.samples import Samples
 
 COLLAPSED = 0.1
 """Balance of the class histogram below which samples count as degenerate."""
@@ -65,6 +66,8 @@ class Health:
     @staticmethod
     def of(samples: Samples, *, dead: Tensor | None = None, redrawn: Tensor | None = None) -> Health:
         """Measures samples by their logits; `dead` and `redrawn` are masks (N,) from the engine."""
+        import torch
+
         log_probabilities = samples.logits.log_softmax(dim=1)  # (N, K)
         confidence, predicted = log_probabilities.exp().max(dim=1)
         return Health(
@@ -82,6 +85,8 @@ class Health:
     @staticmethod
     def of_sets(samples: Samples, size: int, *, dead: Tensor | None, redrawn: Tensor | None) -> list[Health]:
         """The health of each set of `size` consecutive samples; otherwise as `of`."""
+        import torch
+
         found = []
         for first in range(0, len(samples), size):
             own = torch.arange(first, min(first + size, len(samples)))
@@ -152,6 +157,8 @@ class Health:
 
 def _variety(inputs: Tensor, classes: Tensor) -> float | None:
     """See `Health.variety`; of inputs (N, *shape) by class (N,), both on one device."""
+    import torch
+
     found, which = torch.unique(classes, return_inverse=True)
     rows, count = inputs.flatten(1).double(), len(found)  # (N, D)
     if len(rows) < 2 * count:

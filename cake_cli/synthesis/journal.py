@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cake_cli.forms import parse_json
 from cake_cli.storage import append_line
 
 _NAME = re.compile(r"journal-\d{5,}\.jsonl")
@@ -51,7 +52,7 @@ def read_journals(folder: Path) -> tuple[list[Entry], float]:
     for path in journals(folder):
         whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
         for line in whole.splitlines():
-            entry = json.loads(line)
+            entry = parse_json(line)
             shards.append(entry["shard"])
             spent = max(spent, float(entry["spent"]))
     return shards, spent

@@ -8,12 +8,13 @@ number of sets side by side changes what happens to one sample.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import contrastive_mse
+from cake_cli.synthesis.disagreement import NAME, Disagreement
 from cake_cli.synthesis.priors import Prior, TotalVariation
 from cake_cli.synthesis.statistics import BatchNormStatistics
 from cake_cli.synthesis.terms import Candidates, Term, classification
@@ -36,6 +37,15 @@ class Objective:
     def weights(self) -> dict[str, float]:
         """Name to weight of every part, for the record."""
         return {name: weight for parts in (self.terms, self.priors) for name, (weight, _) in parts.items()}
+
+    @property
+    def asks_student(self) -> bool:
+        """Whether a student is asked in every step, beside the teacher."""
+        return NAME in self.terms
+
+    def against(self, student: Disagreement, weight: float) -> Objective:
+        """The objective with a term that draws samples to where teacher and student differ; as it is at weight 0."""
+        return replace(self, terms={**self.terms, NAME: (weight, student)}) if weight > 0 else self
 
     def of_logits(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the weighted terms for each sample (N,), and the unweighted terms (N,) by name, detached."""

@@ -18,24 +18,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cells import fault_of, make_cell, spread, write_csv
+from cells import fault_of, make_cell, own_and_passed_on, spread, write_csv
 
 BATCH = 256
 WAYS: dict[str, list[str]] = {
-    "smooth noise": ["--method", "smooth-noise"],
     "noise": ["--method", "noise"],
+    "smooth noise": ["--method", "smooth-noise"],
+    "querying in rounds": ["--gradients", "estimated", "--rounds", "{rounds}"],
     "estimated": ["--gradients", "estimated"],
     "estimated, naive": ["--gradients", "estimated", "--method", "naive"],
     "estimated, all frequencies": ["--gradients", "estimated", "--set", "synthesis.frequencies=0"],
+    "estimated, rounds": ["--gradients", "estimated", "--rounds", "{rounds}"],
 }
+"""The first two ask a label for each starting point. Querying in rounds moves samples by the student's own gradient to
+where it differs from the teacher's answers: the teacher's part of the gradient is left out, so a step is one query."""
 COLUMNS = ("way", "queries", "seed", "asked", "samples", "epochs", "accuracy", "agreement", "teacher_accuracy", "error")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Makes what is missing, then prints and writes the table, and draws the curves; the number of failed cells."""
-    given = sys.argv[1:] if arguments is None else arguments
-    passed_on = given[given.index("--") + 1 :] if "--" in given else []
-    options = parse(given[: given.index("--")] if "--" in given else given)
+    own, passed_on = own_and_passed_on(arguments)
+    options = parse(own)
     options.out.mkdir(parents=True, exist_ok=True)
     cells = [(way, queries, seed) for seed in options.seeds for queries in options.queries for way in options.only]
     rows: list[dict[str, Any]] = []
@@ -63,26 +66,40 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--student", default="cnn")
     parser.add_argument("--steps", type=int, default=20, help="of the estimated ways")
     parser.add_argument("--directions", type=int, default=5, help="of the estimated ways")
+    parser.add_argument("--rounds", type=int, default=4, help="of the ways with rounds")
     parser.add_argument("--updates", type=int, default=4000, help="training steps of every student, about")
     parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY",
                         help=f"some of: {'; '.join(WAYS)}")  # fmt: skip
     return parser.parse_args(arguments)
 
 
+def directions_of(way: str, options: argparse.Namespace) -> int:
+    """Along how many directions a way looks at each step."""
+    return options.directions if way.startswith("estimated") else 0
+
+
 def samples_of(way: str, queries: int, options: argparse.Namespace) -> int:
     """How many samples so many queries pay for, before they are cut into sets."""
-    each = 1 + options.steps * (1 + 2 * options.directions) if way.startswith("estimated") else 1
+    stepped = "--gradients" in WAYS[way]
+    each = 1 + options.steps * (1 + 2 * directions_of(way, options)) if stepped else 1
     return max(1, queries // each)
+
+
+def epochs_of(way: str, queries: int, options: argparse.Namespace) -> int:
+    """Of the last training; rounds train half as many again between them, so they get two thirds."""
+    epochs = options.updates * BATCH / max(BATCH, samples_of(way, queries, options))
+    return max(1, round(epochs / 1.5 if "--rounds" in WAYS[way] else epochs))
 
 
 def measured(way: str, queries: int, seed: int, options: argparse.Namespace, passed_on: list[str]) -> dict[str, Any]:
     """The figures of one cell."""
     path = options.out / f"{way.replace(',', '').replace(' ', '-')}-{queries}-{seed}"
-    epochs = max(1, round(options.updates * BATCH / max(BATCH, samples_of(way, queries, options))))
+    epochs = epochs_of(way, queries, options)
+    flags = [text.format(rounds=options.rounds) for text in WAYS[way]]
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
-        "--queries", queries, "--steps", options.steps, "--set", f"synthesis.directions={options.directions}",
-        "--epochs", epochs, "--batch-size", BATCH, *WAYS[way], "--no-baseline", "--no-report", *passed_on)  # fmt: skip
+        "--queries", queries, "--steps", options.steps, "--set", f"synthesis.directions={directions_of(way, options)}",
+        "--epochs", epochs, "--batch-size", BATCH, *flags, "--no-baseline", "--no-report", *passed_on)  # fmt: skip
     row: dict[str, Any] = {"way": way, "queries": queries, "seed": seed, "epochs": epochs, "error": fault_of(record)}
     if record is None or row["error"]:
         return row
@@ -100,8 +117,9 @@ def markdown(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     """Agreement by way and queries: mean and standard deviation over seeds, and each seed."""
     lines = [
         f"`{Path(options.teacher).name}` to `{options.student}`: agreement with the teacher on {options.data}, seeds "
-        f"{', '.join(map(str, options.seeds))}; {options.steps} steps with {options.directions} directions where "
-        f"gradients are estimated; about {options.updates:,} training steps each; student after the last step.",
+        f"{', '.join(map(str, options.seeds))}; {options.steps} steps, with {options.directions} directions where "
+        f"gradients are estimated; {options.rounds} rounds where there are rounds; about {options.updates:,} training "
+        "steps each; student after the last step.",
         "",
         f"| way | {' | '.join(f'{queries:,} queries' for queries in options.queries)} |",
         f"| --- |{' --- |' * len(options.queries)}",

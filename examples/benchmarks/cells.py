@@ -7,11 +7,19 @@ import csv
 import io
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cake_cli.cli.app import run
+
+
+def own_and_passed_on(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """A script's arguments, of the command line by default: its own, and those after ``--``, which go to `cake`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    cut = given.index("--") if "--" in given else len(given)
+    return given[:cut], given[cut + 1 :]
 
 
 def make_cell(path: Path, *command: object) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cells import fault_of, make_cell, spread, write_csv
+from cells import fault_of, make_cell, own_and_passed_on, spread, write_csv
 
 METHODS: dict[str, list[str]] = {
     "noise": ["--method", "noise"],
@@ -37,9 +37,8 @@ FIGURES = ("accuracy", "agreement", "teacher_accuracy", "on_target", "balance", 
 
 def main(arguments: list[str] | None = None) -> int:
     """Makes what is missing, then prints and writes the table; the number of cells that failed."""
-    given = sys.argv[1:] if arguments is None else arguments
-    passed_on = given[given.index("--") + 1 :] if "--" in given else []
-    options = parse(given[: given.index("--")] if "--" in given else given)
+    own, passed_on = own_and_passed_on(arguments)
+    options = parse(own)
     options.out.mkdir(parents=True, exist_ok=True)
     cells = [(method, seed) for seed in options.seeds for method in options.only]
     rows: list[dict[str, Any]] = []

@@ -43,9 +43,15 @@ def trained_teacher(name: str, images: Images, cache: Path, epochs: int, device:
         optimizer.step()
         schedule.step()
     cache.mkdir(parents=True, exist_ok=True)
-    spec = InputSpec(images.shape, images.mean, images.std, (0.0, 1.0))
-    save_student(file, network.eval().cpu(), name, spec=spec, classes=10, class_names=None, teacher_sha256="0" * 64)
+    save_teacher(file, network, name, images)
     return file
+
+
+def save_teacher(file: Path, network: nn.Module, name: str, images: Images) -> None:
+    """Writes a network that has learnt real images, by the name that `build_student` made it from."""
+    spec = InputSpec(images.shape, images.mean, images.std, (0.0, 1.0))
+    about = {"class_names": None, "teacher_sha256": "0" * 64, "data_free": False}
+    save_student(file, network.eval().cpu(), name, spec=spec, classes=10, **about)
 
 
 def _augmented(batch: Tensor) -> Tensor:

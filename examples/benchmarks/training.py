@@ -23,7 +23,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "digits")]
 
-from cells import fault_of, made, make_cell, spread, write_csv  # noqa: E402  # beside this file
+from cells import fault_of, made, make_cell, own_and_passed_on, spread, write_csv  # noqa: E402  # beside this file
 
 WAYS: dict[str, list[str]] = {
     "ce, one-cycle (the default)": [],
@@ -46,9 +46,9 @@ FIGURES = ("accuracy", "agreement", "kl", "ece", "teacher_accuracy", "noise_accu
 
 def main(arguments: list[str] | None = None) -> int:
     """Makes what is missing, then prints and writes the table; the number of cells that failed."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parse(given[: given.index("--")] if "--" in given else given)
-    options.passed_on = given[given.index("--") + 1 :] if "--" in given else []
+    own, passed_on = own_and_passed_on(arguments)
+    options = parse(own)
+    options.passed_on = passed_on
     options.out.mkdir(parents=True, exist_ok=True)
     real = real_data(options)
     rows: list[dict[str, Any]] = []

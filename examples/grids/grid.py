@@ -29,14 +29,13 @@ from torch.nn import functional as F
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks"), str(HERE.parent / "digits")]
 
-from cells import fault_of, make_cell, spread, write_csv  # noqa: E402  # beside this folder
+from cells import fault_of, make_cell, own_and_passed_on, spread, write_csv  # noqa: E402  # beside this folder
 from images import Images, load_images, name_of_machine  # noqa: E402
 from make import split  # noqa: E402
+from students import save_teacher  # noqa: E402
 
 from cake_cli.hardware import pick  # noqa: E402
 from cake_cli.models.architectures import build_student  # noqa: E402
-from cake_cli.models.students import save_student  # noqa: E402
-from cake_cli.spec import InputSpec  # noqa: E402
 
 COLUMNS = ("teacher", "student", "seed", "accuracy", "teacher_accuracy", "noise_accuracy", "agreement",
            "forward", "backward", "seconds", "device", "error")  # fmt: skip
@@ -60,9 +59,8 @@ GRIDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Makes what is missing, then prints and writes the table; the number of cells that failed."""
-    given = sys.argv[1:] if arguments is None else arguments
-    passed_on = given[given.index("--") + 1 :] if "--" in given else []
-    options = parse(given[: given.index("--")] if "--" in given else given)
+    own, passed_on = own_and_passed_on(arguments)
+    options = parse(own)
     options.out.mkdir(parents=True, exist_ok=True)
     images = digits() if options.images == "digits" else load_images(options.data, options.images)
     heldout = options.out / "heldout.npz"
@@ -145,8 +143,7 @@ def teacher(name: str, images: Images, options: argparse.Namespace) -> Path:
     torch.manual_seed(0)
     network = hardware.place(build_student(name, images.shape, 10)).train()
     learn(network, images, options.teacher_epochs, hardware)
-    spec = InputSpec(images.shape, images.mean, images.std, (0.0, 1.0))
-    save_student(path, network.eval().cpu(), name, spec=spec, classes=10, class_names=None, teacher_sha256="0" * 64)
+    save_teacher(path, network, name, images)
     return path
 
 

@@ -114,13 +114,13 @@ def test_help_lists_the_real_defaults(cake: Callable[..., Outcome], monkeypatch:
         "synthesis.steps",
         "training.epochs",
         "training.batch_size",
-        "training.lr",
         "training.temperature",
         "training.ema",
         "seed",
     ):
         assert f"--{key.rpartition('.')[2].replace('_', '-')}" in help_page
         assert f"Default: {defaults()[key]}." in help_page
+    assert "--lr <float> Peak learning rate; without it 0.1 with sgd and 0.003 with adamw." in help_page
     assert f"by default {DEFAULT_SAMPLES}, or what fits into --time-budget" in help_page
 
 

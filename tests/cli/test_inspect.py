@@ -78,7 +78,7 @@ def test_a_bank(cake: Cake, bank: Path, mlp_file: Path):
     assert found["teacher"]["sha256"] == sha256(mlp_file)
     assert (found["time_budget"], found["arithmetic"]["rows_per_pass"]) == (None, 30)
     assert "threads, 1 sets at once, 30 rows a pass; otherwise up to rounding" in cake("inspect", bank).out
-    assert found["plan"] == {"sets": 2, "rows": 10, "groups": 3, "at_once": 1, "spread": False}
+    assert found["plan"] == {"sets": 2, "rows": 10, "groups": 3, "at_once": 1, "spread": False, "rounds": 1}
     shown = cake("inspect", bank).out
     assert "60 in 2 shards" in shown
     assert "complete" in shown

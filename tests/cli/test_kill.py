@@ -86,10 +86,14 @@ def test_a_run(cake: Cake, mlp_file: Path, made: Path, own_folder: Path):
     assert sorted(snapshot(run)) == sorted(snapshot(made / "run"))
 
 
-def test_a_run_before_it_began(cake: Cake, mlp_file: Path, own_folder: Path):
+def test_a_run_before_it_began(cake: Cake, mlp_file: Path, made: Path, own_folder: Path):
     arguments = ["distill", mlp_file, *TINY, "-o", "run"]
-    assert killed(own_folder, arguments, "run.json", 1) == -9
-    outcome = cake("resume", "run")
-    assert outcome.code == 4
-    assert "stopped before anything was done" in outcome.err
-    assert cake(*arguments, "--force").code == 0
+    assert killed(own_folder, arguments, "config.toml", 1) == -9
+    assert killed(own_folder, arguments, "run.json", 1) == -9, "nothing was there that --force would have to move"
+    assert "stopped before anything was done" in cake("inspect", "run").out
+    (own_folder / "run" / "notes.txt").touch()
+    assert cake("resume", "run").code == 4, "a folder with a configuration and other things is somebody's own"
+    (own_folder / "run" / "notes.txt").unlink()
+    assert cake("resume", "run").code == 0
+    assert weights(Path("run")) == weights(made / "run")
+    assert sorted(snapshot(Path("run"))) == sorted(snapshot(made / "run"))

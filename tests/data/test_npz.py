@@ -135,7 +135,7 @@ def test_header_is_checked_against_the_bytes_present(grey8, tmp_path, shape):
     np.savez(tmp_path / "a.npz", y=np.zeros(3, int))
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
         archive.writestr("x.npy", lying)
-    with pytest.raises(DataError, match="bytes of values but has 128"):
+    with pytest.raises(DataError, match=r"bytes of values but has 128|values; at most"):
         open_heldout(str(tmp_path / "a.npz"), grey8, 5)
 
 

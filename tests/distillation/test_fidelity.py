@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from cake_cli.distillation.feeding import Labelled
-from cake_cli.distillation.fidelity import _student_t, known_by_heart, measure_agreement, row_agreement
+from cake_cli.distillation.fidelity import (
+    _student_t,
+    agreement_of,
+    clear_fall,
+    known_by_heart,
+    measure_agreement,
+    row_agreement,
+)
 from cake_cli.hardware import Hardware
 
 
@@ -60,3 +67,36 @@ def test_rows_that_fail_as_one_are_not_many_samples():
 @pytest.mark.parametrize(("freedom", "point"), [(3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)])
 def test_students_t(freedom: float, point: float):
     assert _student_t(freedom) == pytest.approx(point, rel=0.01)
+
+
+def test_an_interval_covers_as_often_as_it_says():
+    """Rows whose samples are right or wrong together: 95 % intervals contain the truth in about 95 of 100 draws."""
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(400):
+        chance = torch.rand(60, 1, generator=generator).lt(0.8).double() * 0.9 + 0.05  # of a row: 0.95 or 0.05
+        rows = torch.rand(60, 10, generator=generator).lt(chance).double().mean(dim=1)
+        found = agreement_of(rows, 10)
+        covered += found.low <= 0.8 * 0.95 + 0.2 * 0.05 <= found.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_interval_is_honest_at_the_ends(share: float):
+    found = agreement_of(torch.full((20,), share, dtype=torch.float64), 10)
+    assert (found.value, found.samples) == (share, 200)
+    assert 0.01 < found.high - found.low < 0.03
+    assert 0 <= found.low <= share <= found.high <= 1
+
+
+def test_agreement_is_told_with_its_interval():
+    assert agreement_of(torch.tensor([0.9, 1.0, 0.8, 0.9]), 10).describe() == "90.0% (76.9% to 96.0%)"
+
+
+def test_a_clear_fall_is_one_beyond_chance():
+    before = rows_of(0.9, 200)
+    assert clear_fall(before, before) is None
+    assert clear_fall(before, (before - 0.1).clamp_min(0)) == pytest.approx(0.1, abs=0.01)
+    assert clear_fall(before[:3], before[:3] - 0.5) is None, "of three rows nothing is said"
+    assert clear_fall(before, rows_of(0.895, 201)[:200]) is None
+    assert clear_fall(before - 0.1, before) is None, "a rise"

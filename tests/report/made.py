@@ -15,8 +15,9 @@ from cake_cli.models.classifier import Classifier
 from cake_cli.runs import RunDirectory
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.bank import SampleBank
-from cake_cli.synthesis.engine import Passes, SetPlan, Wave
+from cake_cli.synthesis.engine import Passes, Wave
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.sets import SetPlan
 
 DIGITS = InputSpec((1, 8, 8), (0.3,), (0.38,), (0.0, 1.0), source="the file's metadata")
 

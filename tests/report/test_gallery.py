@@ -9,7 +9,7 @@ import torch
 from cake_cli.errors import DataError
 from cake_cli.report.gallery import choose_classes, denormalise, peek, rows_by_class, spread
 from cake_cli.spec import InputSpec
-from cake_cli.synthesis import bank as bank_module
+from cake_cli.synthesis import shards
 from cake_cli.synthesis.samples import Samples
 from tests.report import made
 
@@ -50,13 +50,13 @@ def test_rows_hold_what_the_teacher_takes_for_a_class_by_falling_step_size() -> 
 def test_peek_reads_a_few_shards_from_first_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = made.bank(tmp_path / "bank", made.teacher(made.DIGITS, 10), shards=20, set_size=100)
     read: list[str] = []
-    load = bank_module.load_file
+    load = shards.load_file
 
     def counted(file: Path) -> dict[str, torch.Tensor]:
         read.append(file.name)
         return load(file)
 
-    monkeypatch.setattr(bank_module, "load_file", counted)
+    monkeypatch.setattr(shards, "load_file", counted)
     few = peek(bank)
     assert few is not None
     assert len(read) == 6

@@ -233,3 +233,20 @@ def test_writing_again_replaces_the_page(tmp_path: Path) -> None:
     run, _ = report(tmp_path, metrics=False, with_bank=False, measured=False)
     run.update(warnings=["a late one"])
     assert "a late one" in read(write_report(run)).text
+
+
+def test_rounds_are_told(tmp_path: Path) -> None:
+    expected = {"value": 0.162, "low": 0.13, "high": 0.2, "samples": 500}
+    entries = [
+        {"round": 1, "samples": 500, "disagreement": 0.0, "synthetic_fidelity": 0.5},
+        {"round": 2, "samples": 500, "disagreement": 100.0, "expected_agreement": expected},
+    ]
+    _, page = report(tmp_path, rounds=entries, student_passes={"forward": 32_000, "backward": 32_000})
+    assert_self_contained(page)
+    for text in ("Round 2", "16.2 %", "13.0", "32,000 + 32,000", "drawn to where it differs from the teacher"):
+        assert text in page.text, text
+
+
+def test_one_round_is_no_table(tmp_path: Path) -> None:
+    _, page = report(tmp_path, rounds=[{"round": 1, "samples": 500}])
+    assert "Round 1" not in page.text

@@ -84,7 +84,7 @@ def test_a_failed_write_leaves_the_bank_as_it_was(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cake_cli.synthesis.bank.save_file", full)
+    monkeypatch.setattr("cake_cli.synthesis.shards.save_file", full)
     with pytest.raises(EnvironmentFault, match="no space left"):
         made.add(second)
     assert len(SampleBank.open(made.path)) == 24

@@ -9,10 +9,11 @@ from cake_cli.errors import RunError, UsageError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
-from cake_cli.synthesis.engine import Engine, Passes, SetPlan, Wave, plan_sets
+from cake_cli.synthesis.engine import Engine, Passes, Wave
 from cake_cli.synthesis.noise import step_size
 from cake_cli.synthesis.objective import cake_objective
 from cake_cli.synthesis.samples import Samples
+from cake_cli.synthesis.sets import SetPlan, plan_sets
 from cake_cli.synthesis.terms import Candidates
 from cake_cli.synthesis.update import Sgd
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from cake_cli.synthesis.engine import SetPlan
+from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.spread import spread_order
 
 
@@ -27,6 +27,6 @@ def test_what_is_held_out_covers_all() -> None:
 
 def test_a_plan_falls_unless_it_is_to_be_spread() -> None:
     plan = SetPlan(sets=5, rows=1, groups=2, at_once=2)
-    assert plan.positions == [0, 1, 2, 3, 4]
+    assert plan.places == [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]
     assert (plan.wave_count, len(plan.waves)) == (3, 3)
-    assert SetPlan(sets=5, rows=1, groups=2, at_once=2, spread=True).positions == spread_order(5)
+    assert [place for place, _ in SetPlan(sets=5, rows=1, groups=2, at_once=2, spread=True).places] == spread_order(5)

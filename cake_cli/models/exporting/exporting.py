@@ -15,7 +15,7 @@ from cake_cli.models.classifier import Classifier
 from cake_cli.models.exporting.comparing import compare
 from cake_cli.models.exporting.form import Form
 from cake_cli.models.exporting.writing import reason, write_onnx, write_pt2, write_torchscript
-from cake_cli.storage import check_file, replacing, set_aside, sha256
+from cake_cli.storage import check_file, clear_abandoned, replacing, set_aside, sha256
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ def export(
         raise RunError(
             f"{classifier.name} cannot be written as {format}: {reason(fault)}", "choose another format with --to"
         ) from fault
+    clear_abandoned(path.parent, f"-{path.name}")
     with replacing(path) as temporary:
         temporary.write_bytes(content)
         differences = compare(temporary, format, form)

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -20,6 +21,9 @@ LARGEST_ONNX = 2**31 - 2**20
 """Bytes of weights that fit into one file of protocol buffers, which ends at 2 GiB."""
 EARLIEST_OPSET = 18
 """torch's exporter writes operators of this set; what is older comes of conversions that mostly fail."""
+
+_ALIGNMENT, _ZIP_HEADER, _ZIP_FIELD = 64, 30, 4
+"""Bytes: of tensors in an archive of torch; of a zip entry's fixed header; of the head of an extra field in it."""
 
 
 def write_onnx(form: Form, opset: int | None) -> bytes:
@@ -69,7 +73,25 @@ def write_torchscript(form: Form) -> bytes:
     with _undisturbed():
         script = torch.jit.trace(form.module, (form.example,), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(script, buffer, _extra_files={ATTACHED: _json(form)})
-    return buffer.getvalue()
+    return _without_stacks(buffer)
+
+
+def _without_stacks(archive: BytesIO) -> bytes:
+    """A TorchScript archive without the stacks of calls that led to each line, and a hash of them.
+
+    They hold paths of this machine, and differ between equal networks. Tensors stay aligned, as torch writes them.
+    """
+    cleaned = BytesIO()
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(cleaned, "w", zipfile.ZIP_STORED) as new:
+        for entry in old.infolist():
+            if entry.filename.endswith((".debug_pkl", "/.data/serialization_id")):
+                continue
+            kept = zipfile.ZipInfo(entry.filename, date_time=(1980, 1, 1, 0, 0, 0))
+            begins = cleaned.tell() + _ZIP_HEADER + len(entry.filename.encode()) + _ZIP_FIELD
+            padding = -begins % _ALIGNMENT
+            kept.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+            new.writestr(kept, old.read(entry))
+    return cleaned.getvalue()
 
 
 def write_pt2(form: Form) -> bytes:

@@ -23,7 +23,7 @@ from cake_cli.models.onnx.preparation import LATER_PASSES, PASSES, prepare
 from cake_cli.models.onnx.preparation.batch import free_batch, unbake_batch
 from cake_cli.models.onnx.preparation.order import keep_output
 from cake_cli.models.onnx.preparation.tail import take_off_tail
-from cake_cli.models.onnx.reading import every_tensor, read_model
+from cake_cli.models.onnx.reading import every_tensor, read_serialized
 from cake_cli.models.onnx.refusals import reexport, refuse_cut_gradient, refuse_without_gradient
 from cake_cli.models.onnx.scaling import Scaling, read_scaling
 from cake_cli.models.onnx.signature import Port, Rows, choose_input, choose_output, read_rows
@@ -57,7 +57,7 @@ def open_onnx(
         ModelFileError: if the file is damaged, no classifier, has no gradient, or does not compare equal.
         UsageError: if `output` or `input_shape` do not fit the file.
     """
-    original = read_model(path)
+    original, serialized = read_serialized(path)
     refuse_other_tasks({entry.key: entry.value for entry in original.metadata_props})
     facts = read_facts(original)
     graph, mends, name = _cut_down(original, output)
@@ -75,7 +75,7 @@ def open_onnx(
     kind, logits = take_off_tail(graph)
     refuse_cut_gradient(graph)
 
-    forms = Forms(original, lambda: _cut_down(original, output)[0], name, logits, kind, half)
+    forms = Forms(original, lambda: _cut_down(original, output)[0], name, logits, kind, half, serialized)
     opinion = SecondOpinion(path.name, forms, port, rows) if verify else None
     trial = Trial(rows, is_float=port.is_float, kind=kind, opinion=opinion.witnesses if opinion else list)
     settled, way, more = _convert(graph, rows, trial, ORDER if converter is None else (converter,), path)

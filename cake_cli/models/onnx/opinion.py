@@ -35,6 +35,8 @@ class Forms:
     kind: OutputKind
     half: bool
     """Whether the file computes in sixteen bits."""
+    serialized: bytes | None = None
+    """The original's own bytes, where they are all of it."""
 
     def make_plain(self) -> ModelProto:
         """The same in float32, its end still on."""
@@ -102,7 +104,8 @@ class SecondOpinion:
 
     def _run_by(self, models: list[Callable[[], ModelProto]], port: Port, outputs: list[str]) -> FileRuntime:
         try:
-            return FileRuntime(models, port, self.rows, outputs)
+            whole = self.forms.serialized if models[0]() is self.forms.original else None
+            return FileRuntime(models, port, self.rows, outputs, serialized=whole)
         except NoRuntime as fault:
             why = str(fault).strip().split("\n", 1)[0]
             raise ModelFileError(

@@ -51,11 +51,18 @@ NUMBER_FIELDS: dict[int, str] = {
 }
 """Where elements lie that are not in `raw_data`; all other types use `int32_data`."""
 
+KINDS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+
 LFS_FIX = "git lfs pull, or download the file itself"
 
 
 def read_model(path: Path) -> ModelProto:
-    """Reads a model with its external data.
+    """Reads a model with its external data; raises as `read_serialized`."""
+    return read_serialized(path)[0]
+
+
+def read_serialized(path: Path) -> tuple[ModelProto, bytes | None]:
+    """Reads a model with its external data, and its bytes if there are none of those.
 
     Raises:
         ModelFileError: if the file is absent, empty, a Git LFS pointer, cut short, not ONNX, declares
@@ -76,8 +83,9 @@ def read_model(path: Path) -> ModelProto:
         )
     _check_operator_sets(model, path)
     check_nodes(model, path)
+    is_whole = all(tensor.data_location != TensorProto.EXTERNAL for tensor in every_tensor(model))
     check_tensors(model, path)
-    return model
+    return model, content if is_whole else None
 
 
 def _check_operator_sets(model: ModelProto, path: Path) -> None:
@@ -125,6 +133,11 @@ def check_tensors(model: ModelProto, path: Path) -> None:
         ModelFileError: naming the tensor, with both sizes.
     """
     for tensor in every_tensor(model):
+        if tensor.data_type not in KINDS or tensor.HasField("segment"):
+            raise ModelFileError(
+                f"tensor {tensor.name!r} of {path.name} is of no type that ONNX has, or a part of one",
+                "the file is damaged: download or export it again",
+            )
         if any(size < 0 for size in tensor.dims):
             raise ModelFileError(f"tensor {tensor.name!r} of {path.name} has a negative size", "export it again")
         count = math.prod(tensor.dims)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 
@@ -10,12 +11,14 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from cake_cli.errors import ModelFileError, NoGradient, UsageError, did_you_mean
 from cake_cli.models.onnx.preparation.order import reads
 from cake_cli.models.onnx.scaling import Scaling
-from cake_cli.spec import format_shape
+from cake_cli.spec import MOST_VALUES, format_shape
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 BYTES = frozenset({TensorProto.UINT8, TensorProto.INT8})
 LABEL_NAMES = ("label", "target", "y_true", "ground_truth", "y_:", "y:")
 
+MOST_IN_BATCH = 2**26
+"""Values of the batch that a file declares, 256 MiB of float32."""
 LARGE_BATCH = 64
 
 Dims = tuple[int | str, ...]
@@ -214,7 +217,7 @@ def read_rows(port: Port, output: Port, given: tuple[int, ...] | None) -> Rows:
                 f"the file does not state the shape of its input {port.name!r}",
                 "--input-shape 3,224,224, or as it was trained: C,H,W for images, D for vectors",
             )
-        return Rows(given, True, None)
+        return _bounded(Rows(given, True, None))
     has_batch = _has_batch_axis(dims, output.dims)
     row = dims[1:] if has_batch else dims
     if given is None:
@@ -242,7 +245,23 @@ def read_rows(port: Port, output: Port, given: tuple[int, ...] | None) -> Rows:
             )
         shape = given
     first = dims[0] if dims else None
-    return Rows(shape, has_batch, first if has_batch and isinstance(first, int) else None)
+    return _bounded(Rows(shape, has_batch, first if has_batch and isinstance(first, int) else None))
+
+
+def _bounded(rows: Rows) -> Rows:
+    """The rows, if they are of a size that anything could be computed with.
+
+    Raises:
+        ModelFileError: if the file declares more than `MOST_VALUES` in a row, or `MOST_IN_BATCH` in its batch.
+    """
+    values = math.prod(rows.shape)
+    if values > MOST_VALUES or values * (rows.declared or 1) > MOST_IN_BATCH:
+        raise ModelFileError(
+            f"the file declares an input of {format_shape((rows.declared or 1, *rows.shape))}: "
+            f"more than {MOST_VALUES:,} values in a row, or {MOST_IN_BATCH:,} in a batch, are not computed with",
+            "export it again with a symbolic batch, and check the shape of a row",
+        )
+    return rows
 
 
 def _has_batch_axis(dims: Dims, output: Dims | None) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from cake_cli.errors import ModelFileError
+from cake_cli.models.bounds import bounded_values
 from cake_cli.models.onnx.classifier import OnnxClassifier
 from cake_cli.models.onnx.comparison import (
     NOISE,
@@ -160,7 +161,8 @@ class Trial:
             if few is not None:
                 return few
         first = self.probe[:size] if self.rows.has_batch else self.probe[0]
-        raw = run_module(body, first)
+        with bounded_values():
+            raw = run_module(body, first)
         if self.rows.has_batch:
             check_shape(raw.shape if raw.ndim and len(raw) == size else ())
         found = raw.reshape(size, -1)
@@ -174,7 +176,10 @@ class Trial:
     def _settle_on_few(self, body: nn.Module) -> Settled | None:
         """The same on three rows, where the batch that the file declares is large; None if it needs that batch."""
         try:
-            raw = run_module(body, self.probe[:3])
+            with bounded_values():
+                raw = run_module(body, self.probe[:3])
+        except ModelFileError:
+            raise
         except Exception:  # whatever operator meets the batch that the file fixed
             return None
         if raw.ndim == 0 or len(raw) != 3:

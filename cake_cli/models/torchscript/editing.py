@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cake_cli.models.opened import OutputKind
-from cake_cli.models.torchscript.scanning import every_node
+from cake_cli.models.torchscript.scanning import SPEAKS, every_node
 
 _TAILS: dict[str, OutputKind] = {
     "aten::softmax": "probs",
@@ -18,6 +18,18 @@ _TAILS: dict[str, OutputKind] = {
 _RESHAPES = {f"aten::{name}" for name in ("view", "reshape", "squeeze", "unsqueeze", "flatten", "contiguous", "detach")}
 _TRAINING_FLAG = {"aten::dropout": 2, "aten::feature_dropout": 2, "aten::alpha_dropout": 2, "aten::batch_norm": 5}
 """Position of the argument that a trace in training mode bakes in as true."""
+
+
+def silence(module: torch.jit.ScriptModule) -> str | None:
+    """Takes out what would write on the terminal, whatever it says; a sentence if there was any.
+
+    It may stand in a function, whose graph cannot be reached: so all is put into one graph first.
+    """
+    torch._C._jit_pass_inline(module.graph)
+    speaking = [node for node in every_node(module.graph) if node.kind() in SPEAKS]
+    for node in speaking:
+        node.destroy()
+    return f"prints and warnings of its code left out ({len(speaking)} places)" if speaking else None
 
 
 def graphs(module: torch.jit.ScriptModule) -> Iterator[Any]:

@@ -26,9 +26,9 @@ from cake_cli.models.layouts import (
 )
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.models.torchscript.attention import FUSED, give_derivatives
-from cake_cli.models.torchscript.editing import set_device, take_off_tail, undo_training
+from cake_cli.models.torchscript.editing import set_device, silence, take_off_tail, undo_training
 from cake_cli.models.torchscript.records import read_extra, traced_shape
-from cake_cli.models.torchscript.scanning import every_node, scan_archive, scan_graph, takes_indices
+from cake_cli.models.torchscript.scanning import every_node, may_speak, scan_archive, scan_graph, takes_indices
 
 TAIL_TOLERANCE = 1e-4
 _UNDO: dict[OutputKind, Callable[[Tensor], Tensor]] = {
@@ -154,7 +154,7 @@ def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, lis
         warnings.simplefilter("ignore")
         try:
             module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError, torch.jit.Error) as fault:
+        except Exception as fault:  # what torch's reader throws on damage comes out as any kind
             if "required keyword attribute 'value' is undefined" in str(fault):
                 raise ModelFileError(
                     f"{path} was saved after optimize_for_inference, so its output has no gradient",
@@ -171,6 +171,8 @@ def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, lis
     if any(tensor.dtype in (torch.float16, torch.bfloat16, torch.float64) for tensor in module.state_dict().values()):
         module = module.float()
         mends.append("weights to float32")
+    if may_speak(path):
+        mends += [mend for mend in (silence(module),) if mend]
     mends += [mend for mend in (undo_training(module), set_device(module, device)) if mend]
     return module, mends
 

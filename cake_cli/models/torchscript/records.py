@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from cake_cli.models.archive import ARCHIVE_FAULTS, damaged_archive
+
 LARGEST_EXTRA = 2**20
 """Bytes of a text beside the program that is still read."""
 
@@ -20,13 +22,19 @@ def read_extra(path: Path, entries: Iterable[zipfile.ZipInfo]) -> dict[str, str]
     Args:
         path: the file.
         entries: of its archive; those that declare more than `LARGEST_EXTRA` bytes are left alone.
+
+    Raises:
+        ModelFileError: if one is damaged.
     """
     found = {}
-    with zipfile.ZipFile(path) as archive:
-        for entry in entries:
-            _, folder, name = f"/{entry.filename}".rpartition("/extra/")
-            if folder and name and entry.file_size <= LARGEST_EXTRA:
-                found[name] = archive.read(entry).decode("utf-8", "replace")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in entries:
+                _, folder, name = f"/{entry.filename}".rpartition("/extra/")
+                if folder and name and entry.file_size <= LARGEST_EXTRA:
+                    found[name] = archive.read(entry).decode("utf-8", "replace")
+    except ARCHIVE_FAULTS as fault:
+        raise damaged_archive(path, fault) from fault
     return found
 
 

@@ -24,7 +24,10 @@ _PURE = {"aten", "prim", "torchvision"}
 _TOUCHES_FILES = {"aten::from_file", "aten::save"}
 _CLASS = re.compile(rb"\b__torch__(\.\w+)+")
 """The path of a module's class, as in ``__torch__.torchvision.ops.misc.Conv2dNormActivation``: no operator."""
-_REACHES_OUT = re.compile(r"prim::(rpc_|PythonOp)|\^")
+SPEAKS = {"prim::Print", "aten::_print", "aten::warn"}
+"""Operators that write on the terminal, raw."""
+_MAY_SPEAK = re.compile(rb"\b(print|warn|_print)\(")
+_REACHES_OUT = re.compile(r"prim::(rpc_|PythonOp|IgnoredPythonOp)|\^")
 
 
 def scan_archive(path: Path) -> None:
@@ -36,7 +39,7 @@ def scan_archive(path: Path) -> None:
     try:
         reader = torch._C.PyTorchFileReader(str(path))
         records = [str(name) for name in reader.get_all_records()]
-        code = b"\n".join(bytes(reader.get_record(name)) for name in records if name.endswith(".py"))
+        code = _code(reader)
         pickles = b"".join(bytes(reader.get_record(name)) for name in records if name in ("data.pkl", "constants.pkl"))
     except RuntimeError as fault:
         raise ModelFileError(f"{path} is a damaged TorchScript archive: {_first(fault)}", "copy it again") from fault
@@ -47,6 +50,19 @@ def scan_archive(path: Path) -> None:
         raise ModelFileError(
             f"{path} holds code that runs while it is loaded (__setstate__), so it is not loaded", _PLAIN
         )
+
+
+def may_speak(path: Path) -> bool:
+    """Whether the code of a scanned archive could write on the terminal.
+
+    Told by its text: to look at the graph of all that is called would fix it as it is.
+    """
+    return _MAY_SPEAK.search(_code(torch._C.PyTorchFileReader(str(path)))) is not None
+
+
+def _code(reader: Any) -> bytes:
+    records = [str(name) for name in reader.get_all_records()]
+    return b"\n".join(bytes(reader.get_record(name)) for name in records if name.endswith(".py"))
 
 
 def scan_graph(path: Path, module: torch.jit.ScriptModule) -> None:
@@ -64,6 +80,8 @@ def scan_graph(path: Path, module: torch.jit.ScriptModule) -> None:
             f"{path} reads or writes files, or reaches other processes ({', '.join(hostile)}), so it is not run",
             "do not use this file: no classifier needs that",
         )
+    if kinds & SPEAKS:
+        raise ModelFileError(f"{path} writes on the terminal while it runs, so it is not run", _PLAIN)
     _refuse_spaces(path, spaces - _PURE)
     if kinds & {"prim::CallMethod", "prim::CallFunction"}:
         raise ModelFileError(f"{path} calls code that cannot be read beforehand, so it is not run", _PLAIN)

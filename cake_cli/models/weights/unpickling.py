@@ -8,6 +8,7 @@ function never called. A name of any other module refuses the file as before.
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import pickletools
 import re
@@ -21,6 +22,7 @@ from typing import IO, Any
 import torch
 
 from cake_cli.errors import ModelFileError
+from cake_cli.models.archive import ARCHIVE_FAULTS
 
 _LIBRARIES = frozenset(
     {"numpy", "torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning", "lightning_fabric", "timm"}
@@ -39,8 +41,8 @@ _NAMES = frozenset(
 _OWN = re.compile(r"torch\.(_utils\.\w+|_tensor\.\w+|nn\.parameter\.\w+|\w+)|collections\.(OrderedDict|Counter)")
 """Names that are of torch's tensors, and not worth telling."""
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-_LEGACY_PICKLES = 4
-"""How many pickles stand at the head of a checkpoint of before torch 1.6: number, version, system, and objects."""
+_LEGACY_PICKLES = 5
+"""How many pickles begin a checkpoint of before torch 1.6: number, version, system, objects, names of storages."""
 LARGEST_PICKLE = 256 * 2**20
 """Bytes: what is pickled of a checkpoint are names and sizes, its numbers lie beside it."""
 SHOWN = 3
@@ -90,7 +92,7 @@ def load_checkpoint(path: Path, *, legacy: bool) -> tuple[Any, list[str]]:
                 "save it again: torch.save(model.state_dict(), FILE), without pickle_protocol",
             ) from fault
         raise pickled(path, objects) from fault
-    except (RuntimeError, OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, AttributeError) as fault:
+    except Exception as fault:  # torch's reader fails on damage in any way, by assertions too
         raise _damaged(path, fault) from fault
 
 
@@ -123,7 +125,7 @@ def _names(path: Path, legacy: bool) -> list[str]:
                     if code.name == "GLOBAL":
                         module, _, name = str(argument).partition(" ")
                         found[f"{_OLD_MODULES.get(module, module)}.{name}"] = None
-    except (ValueError, IndexError, OSError, KeyError, StopIteration, RuntimeError, zipfile.BadZipFile) as fault:
+    except (*ARCHIVE_FAULTS, IndexError, KeyError, StopIteration, OverflowError, MemoryError) as fault:
         raise _damaged(path, fault) from fault
     return list(found)
 
@@ -132,8 +134,9 @@ def _names(path: Path, legacy: bool) -> list[str]:
 def _pickles(path: Path, legacy: bool) -> Iterator[tuple[IO[bytes], int]]:
     """A stream at the first pickle of a checkpoint, and how many follow each other."""
     if legacy:
-        with path.open("rb") as stream:
-            yield stream, _LEGACY_PICKLES
+        # Mapped, because to read a length that is a lie from a file takes as much memory as it says.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+            yield stream, _LEGACY_PICKLES  # type: ignore[misc]
         return
     with zipfile.ZipFile(path) as archive:
         entry = next((entry for entry in archive.infolist() if entry.filename.rpartition("/")[2] == "data.pkl"), None)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cake_cli.models.bounds import LARGEST
+
 Number = int | float | bool
 
 HOST_LIMIT = 2048
@@ -71,10 +73,6 @@ class Host:
     def with_shape(self, shape: tuple[int, ...]) -> Host:
         """The same numbers in another shape; the caller knows that it fits."""
         return Host(self.values, shape, self.dtype)
-
-
-LARGEST = 1 << 28
-"""The most elements that an operator may make out of nothing: a gigabyte of float32."""
 
 
 def check_size(shape: list[int] | tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from cake_cli.models.bounds import bounded_values
 from cake_cli.models.onnx.interpreter.host import Host
 from cake_cli.models.onnx.interpreter.node import UnsupportedOperator
 from cake_cli.models.onnx.interpreter.program import Argument, Compiler, Constant, Program, Step
@@ -46,7 +47,7 @@ class Interpreter(nn.Module):
         super().__init__()
         opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
         self._constants = 0
-        with torch.no_grad():
+        with torch.no_grad(), bounded_values():
             self.program: Program = Compiler(opsets, self).compile(model.graph)
         _forget_tensors(self.program)
         self.eval()

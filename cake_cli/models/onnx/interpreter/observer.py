@@ -8,6 +8,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
+from cake_cli.models.bounds import bounded_values
 from cake_cli.models.onnx.interpreter.host import Host
 from cake_cli.models.onnx.interpreter.module import Interpreter, Value
 from cake_cli.models.onnx.interpreter.program import Step
@@ -31,7 +32,7 @@ class Observer(Interpreter):
         """The small one-dimensional integer constants."""
         super().__init__(model)
         self.shapes[self.program.inputs[0]] = tuple(x.shape)
-        with torch.no_grad():
+        with torch.no_grad(), bounded_values():
             self(x)
 
     def note_constant(self, name: str, value: Tensor | None, host: Host | None) -> None:

@@ -1,0 +1,255 @@
+"""The closed loop: samples, a student that learns from them, samples drawn to where it differs from the teacher, ...
+
+Each round but the last ends with a student in the bank's folder, by its hash in the manifest: all that the samples of
+the next round depend on beside the seed. So a run goes on from wherever it stopped, with the same samples.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from cake_cli.distillation.fidelity import Agreement, agreement_of, clear_fall, measure_agreement, row_agreement
+from cake_cli.distillation.placement import feed_from
+from cake_cli.distillation.pool import Pool
+from cake_cli.errors import RunError
+from cake_cli.events import Reporter
+from cake_cli.lesson import Lesson, heldout_before, of_round
+from cake_cli.models.classifier import Classifier
+from cake_cli.models.students import load_student
+from cake_cli.planning import Prepared
+from cake_cli.ranks import ALONE
+from cake_cli.runs import RunDirectory
+from cake_cli.storage import replacing
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Passes
+from cake_cli.synthesizing import Turn, synthesize
+from cake_cli.training import WHOLE, Stretch, learn, lesson_of, save
+
+ENDED = "the expected agreement rose no more"
+"""Why a time budget makes no further round, as the manifest has it."""
+
+
+def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> SampleBank:
+    """Makes the bank round by round, or goes on with it; the run's first student learns between rounds.
+
+    Args:
+        prepared: of the run; has a teacher, a student, and a plan of several rounds.
+        run: its directory.
+        reporter: told of the course.
+
+    Returns:
+        The bank, complete. `last_stretch` is left to be trained.
+
+    Raises:
+        RunError: if the objective or the training loss is not finite, or samples are degenerate.
+        DataError: if the bank is damaged, or not this run's.
+        EnvironmentFault: if the disk is full, or memory holds not even one row.
+    """
+    first = prepared.for_student(prepared.students[0])
+    if len(prepared.students) > 1:
+        reporter.note(f"rounds follow {prepared.students[0]}; the other students learn from the whole bank")
+    path, rounds = run.bank_path, prepared.plan.rounds
+    bank = SampleBank.open(path) if (path / "manifest.json").is_file() else None
+    for number in range(1, rounds + 1):
+        student = None if bank is None or number == 1 else _student_of(bank, number, first)
+        if number > 1 and student is None:
+            break  # the bank was complete before this round
+        if bank is None or bank.missing_waves(number):
+            bank = _made(prepared, run, reporter, number, student)
+        _note_made(run, bank, number)
+        if student is not None and "expected_agreement" not in _known(run, number):
+            _expect(first, run, bank, number, student, reporter)
+        if not bank.is_complete and bank.budget is not None and not still_rises(_expected(run, number)):
+            bank.finish(spent=bank.seconds_spent, ended=ENDED)
+            reporter.note(f"no further round: {ENDED}")
+        if bank.is_complete:
+            break
+        if bank.student_of(number + 1) is None:
+            with run.timed("training"):
+                _learn(first, run, bank, number, student, reporter)
+    return synthesize(prepared, path, reporter, run)  # nothing is missing: copies are written, and the whole is told
+
+
+def _made(
+    prepared: Prepared, run: RunDirectory, reporter: Reporter, number: int, student: Classifier | None
+) -> SampleBank:
+    """The bank with one more round."""
+    settings = prepared.config.synthesis
+    turn = Turn(number, student, settings.disagreement_weight)
+    try:
+        with run.timed("synthesis"):
+            return synthesize(prepared, run.bank_path, reporter, run, turn=turn)
+    except RunError as fault:
+        if student is None or settings.disagreement == 0:
+            raise
+        raise RunError(
+            f"round {number}, against the student: {fault.what}; the rounds before are whole",
+            f"cake resume {run.path} --disagreement {settings.disagreement / 5:g}, or in a new run {fault.fix}",
+        ) from fault
+
+
+def _student_of(bank: SampleBank, number: int, prepared: Prepared) -> Classifier | None:
+    file = bank.student_of(number)
+    return None if file is None else load_student(file, prepared.architecture)
+
+
+def _learn(
+    prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, before: Classifier | None, reporter: Reporter
+) -> None:
+    """The student learns from the rounds so far, and is written for the next one."""
+    epochs = prepared.config.training.epochs_between(bank.plan.rounds)
+    lesson = lesson_of(prepared, run, bank, reporter)
+    stretch = Stretch(_name(number), epochs, None if number == 1 else _name(number - 1))
+    student, passes = learn(prepared, run, lesson, reporter, ALONE, stretch)
+    fidelity = None
+    if lesson.heldout is not None:
+        fidelity = measure_agreement(student, feed_from(lesson.heldout, "disk", prepared.hardware), prepared.hardware)
+    _note(
+        run, number,
+        epochs=epochs,
+        learned=len(lesson.learned),
+        training_passes=asdict(Passes(forward=passes)),
+        synthetic_fidelity=fidelity,
+    )  # fmt: skip
+    if before is not None:
+        _tell_of_fall(prepared, lesson, bank, number, before.on(prepared.hardware).module, student, reporter)
+    save(prepared, bank.student_path(number + 1), student)
+    bank.begin_round(number + 1)
+    (run.checkpoints / f"{_name(number - 1)}.pt").unlink(missing_ok=True)  # the next goes on from this one
+
+
+def _name(number: int) -> str:
+    return f"round-{number}"
+
+
+def last_round(bank: SampleBank) -> int:
+    """The latest round that a bank has samples of."""
+    return max((int(shard["round"]) for shard in bank.manifest["shards"]), default=1)
+
+
+def last_stretch(run: RunDirectory, bank: SampleBank | None) -> Stretch:
+    """The training that makes the student of a run: from the state after the last round but one, where it is there."""
+    name = _name(1 if bank is None else last_round(bank) - 1)
+    there = (run.path / "checkpoints" / f"{name}.pt").is_file()
+    return Stretch(start=name) if there else WHOLE
+
+
+def hand_over(run: RunDirectory, own: RunDirectory, bank: SampleBank | None) -> None:
+    """Gives the state after the last round but one to the run of the student that the rounds followed.
+
+    Args:
+        run: of several students, with the bank.
+        own: of the one student.
+        bank: of the run.
+
+    Raises:
+        EnvironmentFault: if the disk is full or refuses.
+    """
+    stretch = last_stretch(run, bank)
+    left = stretch.begun_from(run)
+    if left is not None:
+        with replacing(own.checkpoints / left.name) as temporary:
+            shutil.copyfile(left, temporary)
+
+
+def look_back(prepared: Prepared, run: RunDirectory, bank: SampleBank, reporter: Reporter) -> None:
+    """After the last training: says so if the student has become worse by it; raises as `make_in_rounds`."""
+    number = last_round(bank)
+    before = _student_of(bank, number, prepared)
+    if number > 1 and before is not None:
+        lesson, after = lesson_of(prepared, run, bank, reporter), load_student(run.student_path, prepared.architecture)
+        modules = [one.on(prepared.hardware).module for one in (before, after)]
+        _tell_of_fall(prepared, lesson, bank, number, modules[0], modules[1], reporter)
+
+
+def _tell_of_fall(
+    prepared: Prepared,
+    lesson: Lesson,
+    bank: SampleBank,
+    number: int,
+    before: nn.Module,
+    after: nn.Module,
+    reporter: Reporter,
+) -> None:
+    """Warns if a round made the student worse on held-out samples of the rounds before it."""
+    heldout = heldout_before(lesson, bank, number)
+    if heldout is None:
+        return
+    fall = clear_fall(_rows(before, heldout, prepared), _rows(after, heldout, prepared))
+    if fall is not None:
+        reporter.warn(
+            f"round {number} made the student worse: it agrees with the teacher on {fall:.1%} fewer of the held-out "
+            "samples of the rounds before; a smaller --disagreement, or more training.round_epochs, may help"
+        )
+
+
+def _rows(student: nn.Module, pool: Pool, prepared: Prepared) -> Tensor:
+    return row_agreement(student, feed_from(pool, "disk", prepared.hardware), prepared.hardware)
+
+
+# --- what to expect -----------------------------------------------------------------------------------------------
+
+
+def _expect(
+    prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, student: Classifier, reporter: Reporter
+) -> None:
+    """Measures the student on a round that it has not seen: the stopping rule, without real data."""
+    rows = _rows(student.on(prepared.hardware).module, of_round(bank, number), prepared)
+    found = agreement_of(rows, bank.plan.groups)
+    _note(run, number, expected_agreement=found.to_json())
+    run.append_metrics("rounds", round=number, expected_agreement=found.value, low=found.low, high=found.high)
+    reporter.note(f"   expected agreement {found.describe()}: of the student so far on round {number}, unseen")
+
+
+def _expected(run: RunDirectory, number: int) -> list[Agreement]:
+    """The expected agreements up to a round."""
+    known = [entry.get("expected_agreement") for entry in run.record.get("rounds", []) if entry["round"] <= number]
+    return [Agreement(**found) for found in known if found is not None]
+
+
+def expected_agreement(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The latest expected agreement that a run.json has, with the round that it was measured on."""
+    known = [entry for entry in record.get("rounds") or [] if entry.get("expected_agreement")]
+    return {"round": known[-1]["round"], **known[-1]["expected_agreement"]} if known else None
+
+
+def still_rises(found: Sequence[Agreement]) -> bool:
+    """Whether another round is worth its time, by the expected agreements so far.
+
+    Rounds stop when two in a row have not come above the best one before them; of fewer nothing can be said.
+    """
+    if len(found) < 3:
+        return True
+    best = max(one.value for one in found[:-2])
+    return max(one.value for one in found[-2:]) > best
+
+
+# --- the record ---------------------------------------------------------------------------------------------------
+
+
+def _known(run: RunDirectory, number: int) -> dict[str, Any]:
+    return next((entry for entry in run.record.get("rounds", []) if entry["round"] == number), {})
+
+
+def _note_made(run: RunDirectory, bank: SampleBank, number: int) -> None:
+    """What a round's samples are and took; nothing of its training is known yet."""
+    made = bank.of_round(number)
+    _note(
+        run, number,
+        samples=sum(shard["samples"] for shard in made),
+        disagreement=max((shard.get("disagreement", 0.0) for shard in made), default=0.0),
+        teacher_passes=asdict(sum((Passes(**shard["teacher_passes"]) for shard in made), Passes())),
+        training_passes=_known(run, number).get("training_passes", asdict(Passes())),
+    )  # fmt: skip
+
+
+def _note(run: RunDirectory, number: int, **figures: Any) -> None:
+    """Adds to what run.json says of a round."""
+    others = [entry for entry in run.record.get("rounds", []) if entry["round"] != number]
+    entries = [*others, {"round": number} | _known(run, number) | figures]
+    run.update(rounds=sorted(entries, key=lambda entry: int(entry["round"])))

@@ -1,0 +1,384 @@
+"""Accuracy at equal counted teacher passes: what helps, what does not, and what the best can do without.
+
+    python examples/benchmarks/accuracy.py digits --passes 500000 --seeds 0 1 2
+    python examples/benchmarks/accuracy.py lenet5 --data DATA --passes 500000 2000000 --seeds 0 1 2
+    python examples/benchmarks/accuracy.py lenet5 --data DATA --passes 8000000 --leave-one-out smooth,rounds
+
+A forward pass with an input gradient counts 2, a labelling forward pass 1, those of views in training among them: each
+variant makes as many samples as its budget allows. All students of a budget learn as many rows as one-shot CAKE's
+would in --epochs, rounds half as many again between rounds, and are taken after their last step; held-out images
+measure them and choose nothing. Each cell is a run of `cake distill` below --out and then a line of cells.jsonl: the
+command can be stopped and repeated until all are there. Writes a CSV file, a table and a picture. For rounds the
+expected agreement, which takes no real data, stands beside the agreement on real data of the same student.
+Arguments after `--` go to `cake distill`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import shutil
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cells import fault_of, make_cell, own_and_passed_on, spread, write_csv  # beside this file
+from images import Images, load_images, name_of_machine
+from students import trained_teacher
+
+from cake_cli.cli.app import run
+
+HERE = Path(__file__).resolve().parent
+DIGITS = HERE.parent / "digits"
+SET_SIZE = 100
+COLUMNS = ("pair", "passes", "variant", "seed", "accuracy", "agreement", "teacher_accuracy", "synthetic_fidelity",
+           "counted", "samples", "learned_rows", "seconds", "device", "error")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A teacher, a student, and the steps of each sample."""
+
+    images: str
+    teacher: str
+    student: str
+    steps: int
+    teacher_epochs: int = 3
+
+
+PAIRS = {
+    "digits": Pair("digits", "teacher.onnx", "cnn", steps=64),
+    "lenet5": Pair("mnist", "lenet5", "lenet5-half", steps=128),
+    "cnn-to-mlp": Pair("mnist", "cnn", "mlp", steps=128, teacher_epochs=1),
+    "mlp-to-cnn": Pair("mnist", "mlp", "cnn", steps=128),
+    "fashion": Pair("fashion-mnist", "lenet5", "lenet5-half", steps=128, teacher_epochs=10),
+    "cifar10": Pair("cifar10", "resnet34", "resnet18", steps=200, teacher_epochs=100),
+}
+
+PARTS: dict[str, list[str]] = {
+    "smooth": [],
+    "rounds": ["--rounds", "{rounds}"],
+    "disagreement": [],
+    "no-replay": ["--replay", "{round}"],
+    "views": ["--views", "mix,shift"],
+    "ema": ["--ema", "0.99"],
+    "temperature": ["--temperature", "4", "--loss", "kl"],
+    "logits": ["--loss", "logits", "--lr", "0.01"],
+    "hard": ["--set", "training.labels=hard"],
+    "noise": ["--set", "training.noise_samples={noise}"],
+    "longer": [],
+}
+"""What can be put together. Without smooth, samples start from N(0, I); with longer, students learn half as many rows
+again, as they do in rounds; noise is learned beside, a starting point for each sample."""
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "noise": ("method noise",),
+    "smooth noise": ("method smooth-noise",),
+    "naive": ("method naive", "smooth"),
+    "generative": ("method generative", "smooth"),
+    "cake, normal start": (),
+    "cake": ("smooth",),
+    "cake, longer": ("smooth", "longer"),
+    "rounds": ("smooth", "rounds"),
+    "rounds, disagreement": ("smooth", "rounds", "disagreement"),
+    "rounds, disagreement, normal start": ("rounds", "disagreement"),
+    "rounds, disagreement, no replay": ("smooth", "rounds", "disagreement", "no-replay"),
+    "rounds, disagreement, views": ("smooth", "rounds", "disagreement", "views"),
+    "rounds, disagreement, ema": ("smooth", "rounds", "disagreement", "ema"),
+    "rounds, disagreement, temperature 4": ("smooth", "rounds", "disagreement", "temperature"),
+    "rounds, disagreement, logits": ("smooth", "rounds", "disagreement", "logits"),
+    "cake, noise beside": ("smooth", "noise"),
+    "rounds, disagreement, noise beside": ("smooth", "rounds", "disagreement", "noise"),
+    "rounds, disagreement, hard labels": ("smooth", "rounds", "disagreement", "hard"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    pair: str
+    passes: int
+    variant: str
+    parts: tuple[str, ...]
+    seed: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from others in cells.jsonl."""
+        return (self.pair, self.passes, self.variant, self.seed)
+
+    @property
+    def method(self) -> str | None:
+        """Another method than CAKE, if it is one."""
+        return next((part.removeprefix("method ") for part in self.parts if part.startswith("method ")), None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Makes what is missing, then prints and writes the table; the number of cells that failed."""
+    own, passed_on = own_and_passed_on(arguments)
+    options = parse(own)
+    options.out.mkdir(parents=True, exist_ok=True)
+    pair = PAIRS[options.pair]
+    variants = VARIANTS if options.leave_one_out is None else left_out(options.leave_one_out)
+    names = options.only or list(variants)
+    cells = [
+        Cell(options.pair, passes, name, variants[name], seed)
+        for passes in options.passes for seed in options.seeds for name in names
+    ]  # fmt: skip
+    known = {(row["pair"], row["passes"], row["variant"], row["seed"]): row for row in read_lines(options.out)}
+    missing = [cell for cell in cells if known.get(cell.key, {"error": "missing"})["error"]]
+    teacher, heldout = files_of(pair, options) if missing else (None, None)
+    for number, cell in enumerate(missing, start=1):
+        known[cell.key] = row = make(cell, pair, teacher, heldout, options, passed_on)
+        with (options.out / "cells.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        said = row["error"] or f"accuracy {row['accuracy']:.2%}, {row['counted']:,} passes"
+        print(f"[{number}/{len(missing)}] {', '.join(map(str, cell.key))}: {said}", file=sys.stderr, flush=True)
+    rows = [known[cell.key] for cell in cells]
+    stem = options.pair if options.leave_one_out is None else f"{options.pair}-leave-one-out"
+    write_csv(options.out / f"{stem}.csv", [{name: row.get(name) for name in COLUMNS} for row in rows], COLUMNS)
+    table = markdown(rows, options)
+    (options.out / f"{stem}.md").write_text(table, encoding="utf-8")
+    print(table)
+    done = [row for row in rows if not row["error"]]
+    if done:
+        picture(done, options.out / f"{stem}.png")
+    return len(rows) - len(done)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pair", choices=list(PAIRS))
+    parser.add_argument("--passes", type=int, nargs="+", default=[500_000], help="budgets of counted teacher passes")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help=f"some of: {'; '.join(VARIANTS)}")
+    parser.add_argument("--leave-one-out", type=lambda text: tuple(text.split(",")), metavar="PART,..",
+                        help=f"these together, and without each in turn; parts: {', '.join(PARTS)}")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--disagreement", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, help="of each sample; those of the pair by default")
+    parser.add_argument("--epochs", type=int, default=30, help="of one-shot CAKE")
+    parser.add_argument("--most-noise", type=int, default=100_000, help="samples that a method without steps may label")
+    parser.add_argument("--data", type=Path, help="folder of the images, as for reference.py; digits need none")
+    parser.add_argument("--cache", type=Path, help="folder of trained teachers; --out by default")
+    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--keep", action="store_true", help="keep the banks of finished cells")
+    options = parser.parse_args(arguments)
+    chosen = set(options.only or ()) - set(VARIANTS) if options.leave_one_out is None else set()
+    unknown = chosen | set(options.leave_one_out or ()) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    options.steps = options.steps or PAIRS[options.pair].steps
+    return options
+
+
+def left_out(parts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """All parts together, and without each."""
+    return {"all": parts} | {f"without {part}": tuple(other for other in parts if other != part) for part in parts}
+
+
+def read_lines(out: Path) -> list[dict[str, Any]]:
+    """The cells so far; a line that was cut short is passed over."""
+    file, rows = out / "cells.jsonl", []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+# --- a cell -------------------------------------------------------------------------------------------------------
+
+
+def files_of(pair: Pair, options: argparse.Namespace) -> tuple[Path, Path]:
+    """The teacher, trained where that was not done, and the held-out images."""
+    if pair.images == "digits":
+        return DIGITS / pair.teacher, DIGITS / "heldout.npz"
+    if options.data is None:
+        raise SystemExit(f"{options.pair} needs --data")
+    images = load_images(options.data, pair.images)
+    teacher = trained_teacher(pair.teacher, images, options.cache or options.out, pair.teacher_epochs, options.device)
+    heldout = options.out / f"{pair.images}.npz"
+    if not heldout.exists():
+        np.savez_compressed(heldout, x=as_bytes(images), y=images.test_labels.numpy())
+    return teacher, heldout
+
+
+def as_bytes(images: Images) -> np.ndarray:
+    """The held-out images as they came, (N, C, H, W) of bytes."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (images.mean, images.std))
+    pixels: np.ndarray = ((images.test * std + mean) * 255).round().to(torch.uint8).numpy()
+    return pixels
+
+
+def make(
+    cell: Cell, pair: Pair, teacher: Path, heldout: Path, options: argparse.Namespace, passed_on: list[str]
+) -> dict[str, Any]:
+    """Runs a cell, or goes on with it; its line."""
+    name = "-".join(str(part).replace(",", "").replace(" ", "-") for part in cell.key)
+    path = options.out / "runs" / name
+    flags = flags_of(cell, options)
+    record = make_cell(path, "distill", teacher, "--student", pair.student, "--data", heldout, "--seed", cell.seed,
+                       *flags, "--device", options.device, "--no-baseline", "--no-report", *passed_on)  # fmt: skip
+    row: dict[str, Any] = dict(zip(("pair", "passes", "variant", "seed"), cell.key, strict=True))
+    row |= {"error": fault_of(record), "flags": [str(flag) for flag in flags]}
+    if record is None or row["error"]:
+        return row
+    found, taught = record["evaluation"], record["training_passes"]["forward"]
+    row |= {
+        "accuracy": found["accuracy"]["student"],
+        "agreement": found["agreement"],
+        "teacher_accuracy": found["accuracy"]["teacher"],
+        "synthetic_fidelity": record.get("synthetic_fidelity"),
+        "counted": record["teacher_passes"]["forward"] + record["teacher_passes"]["backward"] + taught,
+        "samples": record["synthesis"]["samples"],
+        "learned_rows": rows_learned(record),
+        "rounds": [seen(entry, path, teacher, heldout) for entry in record.get("rounds") or ()],
+        "seconds": round(sum(record["seconds"].values()), 1),
+        "device": record["device"],
+    }
+    if not options.keep:
+        shutil.rmtree(path / "bank", ignore_errors=True)
+    return row
+
+
+def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
+    """What the cell's parts come to: methods, and as many samples and epochs as the budget allows."""
+    steps, epochs = options.steps, options.epochs
+    one_shot = in_sets(cell.passes / (2 * steps + 1))
+    learned = one_shot * epochs * (1.5 if "longer" in cell.parts else 1)
+    if cell.method in ("noise", "smooth-noise"):
+        samples = in_sets(min(cell.passes, options.most_noise))
+        return ["--method", cell.method, "--samples", samples, "--epochs", max(1, round(learned / samples))]
+    looked_at = learned * (1.5 if "rounds" in cell.parts else 1) if "views" in cell.parts else 0
+    beside = 1 if "noise" in cell.parts else 0  # for each sample one that is not moved
+    samples = in_sets((cell.passes - looked_at) / (2 * steps + 1 + beside))
+    epochs = max(1, int(learned / samples / (1 + beside)))
+    flags: list[object] = ["--samples", samples, "--steps", steps, "--epochs", epochs]
+    flags += [] if cell.method is None else ["--method", cell.method]
+    flags += [] if "smooth" in cell.parts else ["--set", "synthesis.init=normal"]
+    if "rounds" in cell.parts:
+        flags += ["--disagreement", options.disagreement if "disagreement" in cell.parts else 0]
+    most = -(-samples // SET_SIZE // options.rounds) * SET_SIZE
+    for part in cell.parts:
+        flags += [text.format(rounds=options.rounds, round=most, noise=samples) for text in PARTS.get(part, [])]
+    return flags
+
+
+def in_sets(samples: float) -> int:
+    """Rounded down to whole sets, one at least."""
+    return max(1, int(samples) // SET_SIZE) * SET_SIZE
+
+
+def rows_learned(record: dict[str, Any]) -> int:
+    """About how many rows went through the student, over all rounds."""
+    between = sum((entry.get("epochs") or 0) * (entry.get("learned") or 0) for entry in record.get("rounds") or ())
+    return between + record["plan"]["epochs"] * record["synthesis"]["samples"]
+
+
+def seen(entry: dict[str, Any], path: Path, teacher: Path, heldout: Path) -> dict[str, Any]:
+    """A round's expected agreement, and the agreement on held-out images of the student that it is of."""
+    expected, file = entry.get("expected_agreement"), path / "bank" / f"student-{entry['round']}.safetensors"
+    real = None
+    if expected is not None and file.is_file():
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            run(["evaluate", str(file), "--data", str(heldout), "--against", str(teacher), "--json"])
+        real = json.loads(said.getvalue())["agreement"]
+    return {"round": entry["round"], "expected": expected, "fidelity": entry.get("synthetic_fidelity"), "real": real}
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+def markdown(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
+    """A table for each budget, the best first; and how well the expected agreement foretold the real one."""
+    pair = PAIRS[options.pair]
+    lines = [
+        f"`{pair.teacher}` to `{pair.student}` ({pair.images}): {options.steps} steps, seeds "
+        f"{', '.join(map(str, options.seeds))}, {options.rounds} rounds where there are rounds; "
+        f"{name_of_machine(options.device)}, torch {torch.__version__}. Held-out images, student after the last step.",
+    ]
+    for passes in dict.fromkeys(row["passes"] for row in rows):
+        lines += ["", f"{passes:,} counted teacher passes:", "",
+                  "| variant | accuracy (each seed) | agreement | counted passes | samples | rows learned |",
+                  "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+        own = [row for row in rows if row["passes"] == passes]
+        tables = {
+            name: [row for row in own if row["variant"] == name] for name in dict.fromkeys(r["variant"] for r in own)
+        }
+        for name, cells in sorted(tables.items(), key=lambda item: -mean(item[1])):
+            done = [row for row in cells if not row["error"]]
+            if not done:
+                lines.append(f"| {name} | {cells[0]['error']} | | | | |")
+                continue
+            each = ", ".join(f"{100 * row['accuracy']:.1f}" for row in done)
+            lines.append(
+                f"| {name} | {spread([row['accuracy'] for row in done])} ({each}) "
+                f"| {spread([row['agreement'] for row in done])} | {done[0]['counted']:,} | {done[0]['samples']:,} "
+                f"| {done[0]['learned_rows']:,} |"
+            )
+    taught = sorted({row["teacher_accuracy"] for row in rows if not row["error"]})
+    lines += ["", f"Teacher: {', '.join(f'{accuracy:.1%}' for accuracy in taught) or 'not measured'}."]
+    return "\n".join([*lines, *foretold(rows)]) + "\n"
+
+
+def mean(cells: list[dict[str, Any]]) -> float:
+    """Mean accuracy of the cells that are there; below all others where there is none."""
+    return statistics.mean([row["accuracy"] for row in cells if not row["error"]] or [-1.0])
+
+
+def foretold(rows: list[dict[str, Any]]) -> list[str]:
+    """How what is known without real data goes with the agreement on it: within a run, and from run to run."""
+    runs = [
+        [(entry["expected"]["value"], entry["real"]) for entry in row.get("rounds") or () if entry["real"] is not None]
+        for row in rows
+    ]
+    within = [pair for own in runs if len(own) > 1 for pair in np.array(own) - np.mean(own, axis=0)]
+    pairs = [pair for own in runs for pair in own]
+    finals = [(row["synthetic_fidelity"], row["agreement"]) for row in rows if row.get("synthetic_fidelity")]
+    told = {
+        "the expected agreement, from round to round of a run (deviations from its mean)": within,
+        "the expected agreement, over all students of rounds": pairs,
+        "the agreement on held-out samples of the own bank, over all finished students": finals,
+    }
+    lines = [
+        f"- {name}: {np.corrcoef(np.array(known).T)[0, 1]:.2f} ({len(known)})"
+        for name, known in told.items()
+        if known[2:]
+    ]
+    return ["", "Correlation with the agreement on held-out images, and over how many:", "", *lines] if lines else []
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy of every seed by variant, a panel for each budget."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    budgets = list(dict.fromkeys(row["passes"] for row in rows))
+    names = sorted(dict.fromkeys(row["variant"] for row in rows),
+                   key=lambda name: mean([row for row in rows if row["variant"] == name]))  # fmt: skip
+    size = (3.2 + 3.2 * len(budgets), 1.0 + 0.3 * len(names))
+    figure, panels = plt.subplots(1, len(budgets), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes, budget in zip(panels[0], budgets, strict=True):
+        own = [row for row in rows if row["passes"] == budget]
+        axes.plot([100 * row["accuracy"] for row in own], [names.index(row["variant"]) for row in own], "o", alpha=0.7)
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel("accuracy, %")
+        axes.set_title(f"{budget:,} teacher passes")
+    figure.savefig(path, dpi=150, metadata={"Software": ""})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,348 @@
+"""Rounds: what each leaves and counts, that a stop anywhere changes nothing, and what is refused or said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cake_cli import pipeline, rounds, training
+from cake_cli.config import Config, EvaluationConfig, TrainingConfig
+from cake_cli.distillation.fidelity import Agreement
+from cake_cli.errors import DataError, RunError, UsageError
+from cake_cli.events import SilentReporter
+from cake_cli.lesson import compose
+from cake_cli.models.students import load_student
+from cake_cli.planning import prepare
+from cake_cli.rounds import still_rises
+from cake_cli.runs import RunDirectory
+from cake_cli.storage import sha256
+from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.disagreement import Disagreement
+from cake_cli.synthesis.engine import Engine, Passes
+from tests.conftest import save_mlp
+from tests.synthesizing.conftest import Heard
+from tests.test_planning import small
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Three rounds of two waves of thirty samples; the student is an average, which is carried on, too."""
+    config = small(save_mlp(tmp_path_factory.mktemp("rounds") / "teacher.onnx"))
+    return replace(
+        config,
+        synthesis=replace(config.synthesis, samples=180, sets_at_once=1, rounds=3),
+        training=replace(config.training, ema=0.5, epochs=4),
+        evaluation=EvaluationConfig(report=False),
+    )
+
+
+def run_of(config: Config, path: Path, reporter: SilentReporter | None = None) -> RunDirectory:
+    run = RunDirectory.create(path, config, command="distill", force=False)
+    return go_on(run, config, reporter)
+
+
+def go_on(run: RunDirectory, config: Config, reporter: SilentReporter | None = None) -> RunDirectory:
+    pipeline.distill(prepare(config, student=True), run, reporter or SilentReporter())
+    return run
+
+
+def hashes(run: RunDirectory) -> dict[str, str]:
+    found = {file.name: sha256(file) for file in sorted(run.bank_path.glob("*.safetensors"))}
+    return found | {"student": sha256(run.student_path)}
+
+
+def with_synthesis(config: Config, **changes: object) -> Config:
+    return replace(config, synthesis=replace(config.synthesis, **changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Config, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return run_of(config, tmp_path_factory.mktemp("undisturbed") / "run")
+
+
+# --- what a run of rounds leaves ----------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_of_what_round_a_shard_is(undisturbed: RunDirectory):
+    manifest = json.loads((undisturbed.bank_path / "manifest.json").read_text())
+    assert [shard["round"] for shard in manifest["shards"]] == [1, 1, 2, 2, 3, 3]
+    assert [shard.get("disagreement") for shard in manifest["shards"]] == [None, None, *[100.0] * 4]
+    assert [entry["round"] for entry in manifest["rounds"]] == [2, 3]
+    for entry in manifest["rounds"]:
+        file = undisturbed.bank_path / entry["student"]
+        assert sha256(file) == entry["sha256"]
+        assert load_student(file).classes == 3
+    sizes = [shard["step_sizes"][0] for shard in manifest["shards"]]
+    assert sizes[:2] == sizes[2:4] == sizes[4:], "each round has all step sizes"
+
+
+def test_passes_of_teacher_and_student_are_counted(undisturbed: RunDirectory):
+    record = undisturbed.record
+    assert record["teacher_passes"] == {"forward": 180 * 5, "backward": 180 * 4}
+    assert record["student_passes"] == {"forward": 120 * 4, "backward": 120 * 4}
+    assert [entry["samples"] for entry in record["rounds"]] == [60, 60, 60]
+    assert [entry["teacher_passes"]["forward"] for entry in record["rounds"]] == [300, 300, 300]
+    assert [entry.get("epochs") for entry in record["rounds"]] == [2, 2, None]
+    assert [entry.get("learned") for entry in record["rounds"]] == [57, 114, None], "three are held out of each sixty"
+    assert undisturbed.metrics("round-2")[-1]["epoch"] == 2
+
+
+def test_the_expected_agreement_is_that_of_a_student_with_samples_it_has_not_seen(undisturbed: RunDirectory):
+    bank = SampleBank.open(undisturbed.bank_path)
+    record = pipeline.result(undisturbed)
+    for entry in record["rounds"][1:]:
+        student = load_student(bank.student_path(entry["round"]))
+        unseen = list(bank.shards(number=entry["round"]))
+        agreed = [student(one.inputs).argmax(1) == one.logits.argmax(1) for one in unseen]
+        found = entry["expected_agreement"]
+        assert found["value"] == pytest.approx(float(torch.cat(agreed).float().mean()))
+        assert found["low"] <= found["value"] <= found["high"]
+    assert record["expected_agreement"] == {"round": 3, **record["rounds"][2]["expected_agreement"]}
+    assert "expected_agreement" not in record["rounds"][0]
+
+
+def test_rounds_follow_the_student(config: Config, undisturbed: RunDirectory, tmp_path: Path):
+    other = run_of(with_synthesis(config, disagreement=0.0), tmp_path / "other")
+    ours, theirs = hashes(undisturbed), hashes(other)
+    same = [name for name in ours if ours[name] == theirs[name]]
+    assert same == ["shard-00000.safetensors", "shard-00001.safetensors", "student-2.safetensors"]
+    assert other.record["student_passes"] == {"forward": 0, "backward": 0}
+    assert other.record["rounds"][2]["expected_agreement"]["samples"] == 60
+
+
+def test_the_student_carries_on(config: Config, undisturbed: RunDirectory, tmp_path: Path):
+    alone = with_synthesis(config, rounds=1, bank=str(undisturbed.bank_path))
+    fresh = run_of(alone, tmp_path / "fresh")
+    assert sha256(fresh.student_path) != sha256(undisturbed.student_path)
+    assert fresh.record["synthesis"]["samples"] == 180, "a bank of rounds is a bank"
+
+
+def test_views_are_counted_in_every_round(config: Config, tmp_path: Path):
+    changed = replace(config, training=replace(config.training, views=("noise",)))
+    run = run_of(changed, tmp_path / "run")
+    between = [entry["training_passes"]["forward"] for entry in run.record["rounds"]]
+    assert between == [2 * 48, 2 * 112, 0], "whole batches of 16"
+    assert run.record["training_passes"]["forward"] == sum(between) + 4 * 160
+
+
+def test_several_students_follow_the_first(config: Config, undisturbed: RunDirectory, tmp_path: Path):
+    heard = Heard()
+    two = replace(config, student=replace(config.student, others=("mlp:8",)))
+    run = run_of(two, tmp_path / "two", heard)
+    assert heard.notes[0] == "rounds follow linear; the other students learn from the whole bank"
+    first, other = run.students().values()
+    assert sha256(first.student_path) == sha256(undisturbed.student_path)
+    assert other.record["student"]["architecture"] == "mlp:8"
+
+
+# --- stopped and gone on with -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strikes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Counts waves and epochs, and interrupts the one whose number is set; 0 for none."""
+    at, seen = [0], [0]
+
+    def strike() -> None:
+        seen[0] += 1
+        if seen[0] == at[0]:
+            raise KeyboardInterrupt
+
+    wave, update = Engine.wave, training.Epoch
+
+    def struck(engine: Engine, *given: object) -> object:
+        strike()
+        return wave(engine, *given)  # type: ignore[arg-type]
+
+    def counted(*given: object) -> object:
+        strike()
+        return update(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "wave", struck)
+    monkeypatch.setattr("cake_cli.distillation.trainer.Epoch", counted)
+    yield at
+    assert seen[0] >= at[0], "it was struck"
+
+
+@pytest.mark.parametrize("at", [2, 4, 6, 8, 9, 12])
+def test_a_stop_anywhere_changes_nothing(
+    config: Config, undisturbed: RunDirectory, strikes: list[int], tmp_path: Path, at: int
+):
+    strikes[0] = at
+    run = RunDirectory.create(tmp_path / "run", config, command="distill", force=False)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(run, config)
+    again = go_on(RunDirectory.open(run.path), config)
+    assert hashes(again) == hashes(undisturbed)
+    for name in ("rounds", "teacher_passes", "student_passes", "training_passes", "synthetic_fidelity"):
+        assert again.record[name] == undisturbed.record[name], name
+
+
+def test_a_student_that_was_changed_is_not_gone_on_with(config: Config, strikes: list[int], tmp_path: Path):
+    strikes[0] = 6  # in the second round
+    run = RunDirectory.create(tmp_path / "run", config, command="distill", force=False)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(run, config)
+    file = run.bank_path / "student-2.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(DataError, match="which round 2 was begun with, has been lost or changed"):
+        go_on(RunDirectory.open(run.path), config)
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+def test_a_disagreement_that_diverges_is_said_and_can_be_lowered(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    value = Disagreement.__call__
+    monkeypatch.setattr(Disagreement, "__call__", lambda term, given: value(term, given) * float("inf"))
+    run = RunDirectory.create(tmp_path / "run", config, command="distill", force=False)
+    with pytest.raises(RunError) as caught:
+        go_on(run, config)
+    assert caught.value.what.startswith("round 2, against the student: the synthesis objective is not finite at step 0")
+    assert "the rounds before are whole" in caught.value.what
+    assert "--disagreement 1" in caught.value.fix
+    before = {file.name: sha256(file) for file in run.bank_path.glob("shard-*")}
+    assert sorted(before) == ["shard-00000.safetensors", "shard-00001.safetensors"]
+    monkeypatch.undo()
+    again = go_on(RunDirectory.open(run.path), with_synthesis(config, disagreement=1.0))
+    shards = SampleBank.open(run.bank_path).manifest["shards"]
+    assert [shard.get("disagreement") for shard in shards] == [None, None, *[20.0] * 4]
+    assert before.items() <= hashes(again).items()
+
+
+def test_degenerate_samples_of_a_later_round_are_said(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wave = Engine.wave
+
+    def collapsed(engine: Engine, sets: range, stage: object) -> object:
+        made = wave(engine, sets, stage)  # type: ignore[arg-type]
+        if engine.objective.asks_student:
+            made.samples.logits[:, 0] = 1e3
+        return made
+
+    monkeypatch.setattr(Engine, "wave", collapsed)
+    with pytest.raises(RunError, match="round 2, against the student: the samples are degenerate"):
+        run_of(config, tmp_path / "run")
+
+
+def test_a_round_that_makes_the_student_worse_is_said(config: Config, undisturbed: RunDirectory):
+    prepared, heard = prepare(config, student=True), Heard()
+    bank = SampleBank.open(undisturbed.bank_path)
+    lesson = compose(bank, [], TrainingConfig(heldout_fraction=0.5))
+    assert prepared.teacher is not None
+
+    class Contrary(nn.Module):
+        def forward(self, rows: Tensor) -> Tensor:
+            return -prepared.teacher(rows)  # type: ignore[misc]
+
+    rounds._tell_of_fall(prepared, lesson, bank, 3, prepared.teacher.module, Contrary(), heard)
+    rounds._tell_of_fall(prepared, lesson, bank, 3, Contrary(), prepared.teacher.module, heard)
+    assert len(heard.warnings) == 1, "a rise is no fault"
+    assert heard.warnings[0].startswith("round 3 made the student worse: it agrees with the teacher on 100.0% fewer")
+
+
+@pytest.mark.parametrize(
+    ("most", "said"), [(59, "--replay 59 is less than one round, which has 60 samples"), (60, None), (179, None)]
+)
+def test_a_replay_below_one_round_is_refused(config: Config, most: int, said: str | None):
+    capped = replace(config, training=replace(config.training, replay=most))
+    if said is None:
+        prepare(capped, student=True)
+        return
+    with pytest.raises(UsageError, match=said):
+        prepare(capped, student=True)
+
+
+def test_rounds_are_refused_where_no_student_is_between_them(config: Config, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UsageError, match="rounds need a student"):
+        prepare(config, student=False)
+    with pytest.raises(UsageError, match="names one that is there"):
+        with_synthesis(config, bank="somewhere")
+    with pytest.raises(UsageError, match="--method noise draws no samples to where a student differs"):
+        with_synthesis(config, method="noise")
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(UsageError, match="--rounds is for one process, and there are 2 ranks"):
+        prepare(config, student=True)
+
+
+# --- replay -------------------------------------------------------------------------------------------------------
+
+
+def test_replay_is_the_latest_round_and_an_even_choice_of_those_before(undisturbed: RunDirectory):
+    bank = SampleBank.open(undisturbed.bank_path)
+    whole = compose(bank, [], TrainingConfig(heldout_fraction=0.05)).learned
+    lesson = compose(bank, [], TrainingConfig(heldout_fraction=0.05, replay=100))
+    learned = lesson.learned
+    assert len(learned) <= 100
+    assert set(learned.rows.tolist()) <= set(whole.rows.tolist()), "nothing that is held out"
+    latest = whole.rows[whole.rows >= 120]
+    assert torch.equal(learned.rows[learned.rows >= 120], latest)
+    earlier = learned.rows[learned.rows < 120]
+    assert len(earlier) == (100 - len(latest)) // 3 * 3
+    assert torch.equal(earlier.view(-1, 3)[:, 0] + 2, earlier.view(-1, 3)[:, 2]), "whole rows"
+    assert abs(int((earlier < 60).sum()) - int((earlier >= 60).sum())) <= 3, "as many of each round"
+    assert learned.paired == len(learned)
+    assert len(compose(bank, [], TrainingConfig(replay=60)).learned) == 60, "three of the latest are held out"
+
+
+# --- when to stop -------------------------------------------------------------------------------------------------
+
+
+def agreements(*values: float) -> list[Agreement]:
+    return [Agreement(value, value - 0.01, value + 0.01, 100) for value in values]
+
+
+def test_rounds_go_on_while_the_expected_agreement_rises():
+    assert still_rises([])
+    assert still_rises(agreements(0.5, 0.4)), "of two nothing can be said"
+    assert still_rises(agreements(0.5, 0.4, 0.6))
+    assert still_rises(agreements(0.5, 0.6, 0.55)), "one that is lower is no end"
+    assert not still_rises(agreements(0.5, 0.6, 0.55, 0.58))
+    assert not still_rises(agreements(0.6, 0.6, 0.6))
+
+
+def test_a_time_budget_makes_no_further_round_when_it_rises_no_more(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rounds, "still_rises", lambda found: len(found) < 1)
+    heard = Heard()
+    run = run_of(with_synthesis(config, time_budget="1h"), tmp_path / "run", heard)
+    bank = SampleBank.open(run.bank_path)
+    assert bank.is_complete
+    assert (len(bank), bank.manifest["ended"]) == (120, "the expected agreement rose no more")
+    assert not bank.manifest["time_budget"]["reached"]
+    assert "no further round: the expected agreement rose no more" in heard.notes
+    assert run.record["status"] == "complete"
+
+
+def test_without_a_budget_all_rounds_are_made(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rounds, "still_rises", lambda found: False)
+    assert len(SampleBank.open(run_of(config, tmp_path / "run").bank_path)) == 180
+
+
+def test_time_that_is_up_ends_the_rounds(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wave = Engine.wave
+    made: list[int] = []
+
+    def slow(engine: Engine, sets: range, stage: object) -> object:
+        made.append(sets.start)
+        if len(made) == 4:
+            monkeypatch.setattr("cake_cli.synthesis.course.time.monotonic", lambda: 1e9)
+        return wave(engine, sets, stage)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "wave", slow)
+    run = run_of(with_synthesis(config, time_budget="1h"), tmp_path / "run")
+    bank = SampleBank.open(run.bank_path)
+    assert bank.manifest["time_budget"]["reached"]
+    assert [shard["round"] for shard in bank.manifest["shards"]] == [1, 1, 2]
+    assert run.record["rounds"][1]["expected_agreement"]["samples"] == 30
+    assert bank.passes == Passes(90 * 5, 90 * 4)
