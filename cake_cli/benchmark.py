@@ -22,7 +22,7 @@ from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.trainer import train
 from cake_cli.errors import NoGradient
 from cake_cli.events import SILENT
-from cake_cli.hardware import Hardware, Layout, is_out_of_memory, with_threads
+from cake_cli.hardware import Hardware, Layout, is_out_of_memory
 from cake_cli.models.blueprint import Blueprint, plan_student
 from cake_cli.models.counting import multiply_adds
 from cake_cli.planning import Prepared, build_engine
@@ -31,6 +31,7 @@ from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.probe import probe
 from cake_cli.synthesis.replay import capture_on
 from cake_cli.synthesis.step import even_part
+from cake_cli.threads import with_threads
 from cake_cli.tuning import most_rows
 
 BLOCK_SECONDS = 0.2

@@ -6,8 +6,7 @@ import ctypes
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -129,17 +128,6 @@ def keep_freed_memory() -> bool:
         return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
     except (OSError, AttributeError):
         return False
-
-
-@contextmanager
-def with_threads(count: int | None) -> Iterator[None]:
-    """Computes on the CPU with so many threads; None for as many as there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def has_native_bf16(device: torch.device) -> bool:

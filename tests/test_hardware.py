@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from cake_cli.hardware import Hardware, has_native_bf16, keep_freed_memory, with_threads
+from cake_cli.hardware import Hardware, has_native_bf16, keep_freed_memory
+from cake_cli.threads import with_threads
 
 
 def test_rows_and_weights_lie_as_the_layout_says() -> None:

@@ -34,7 +34,7 @@ FLOORS = {
         "catalog",
         "locks",
     },
-    1: {"hardware", "ranks"},
+    1: {"hardware", "threads", "ranks"},
     2: {"models", "data"},
     3: {"synthesis", "distillation"},
     4: {"report"},

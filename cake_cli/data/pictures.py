@@ -19,6 +19,7 @@ from torch import Tensor
 from cake_cli.data.fitting import Fitting
 from cake_cli.errors import DataError
 from cake_cli.spec import InputSpec
+from cake_cli.threads import compute_alone
 
 _DECODERS = min(8, os.cpu_count() or 1)
 _PEEKED = 16
@@ -109,7 +110,7 @@ class PictureSet:
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `HeldOut.batches`."""
         pictures = self._pictures()
-        with ThreadPoolExecutor(_DECODERS) as pool:
+        with ThreadPoolExecutor(_DECODERS, initializer=compute_alone) as pool:
             while chunk := list(islice(pictures, batch_size)):
                 with _quiet():
                     rows = list(pool.map(self._row, chunk))

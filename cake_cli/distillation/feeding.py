@@ -13,6 +13,7 @@ from torch import Tensor
 from cake_cli.distillation.order import Grain, Order
 from cake_cli.distillation.pool import Pool
 from cake_cli.hardware import Hardware
+from cake_cli.threads import compute_alone
 
 T = TypeVar("T")
 
@@ -220,7 +221,7 @@ def _joined(parts: list[Labelled]) -> Labelled:
 
 def _ahead(source: Iterator[T]) -> Iterator[T]:
     """The same elements, the next being made in a thread while one is used; never more than these two are there."""
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1, initializer=compute_alone) as thread:
         found: T | None = None
         waiting = thread.submit(next, source, None)
         while (found := waiting.result()) is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from cake_cli.config import Init
 from cake_cli.errors import RunError
 from cake_cli.events import Stage
-from cake_cli.hardware import Hardware, with_threads
+from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.synthesis.ahead import DrawnAhead
 from cake_cli.synthesis.compiling import compiled
@@ -28,6 +28,7 @@ from cake_cli.synthesis.starts import WIDER, Revival, revive
 from cake_cli.synthesis.step import PlainStep, Step, Walk, even_part
 from cake_cli.synthesis.step_plan import StepPlan
 from cake_cli.synthesis.update import Sgd, Update
+from cake_cli.threads import with_threads
 
 PAPERS_UPDATE = Sgd()
 PAPERS_SPACE = Anywhere()

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cake_cli.hardware import has_native_bf16, is_out_of_memory, with_threads
+from cake_cli.hardware import has_native_bf16, is_out_of_memory
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.step import Walk, even_part
 from cake_cli.synthesis.step_plan import StepPlan
+from cake_cli.threads import with_threads
 
 SHARE = 0.03
 """Of the run that the probe may take."""

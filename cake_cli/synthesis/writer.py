@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from cake_cli.synthesis.engine import Wave
+from cake_cli.threads import compute_alone
 
 
 class ShardWriter:
@@ -51,6 +52,7 @@ class ShardWriter:
             raise self._fault
 
     def _work(self) -> None:
+        compute_alone()
         while (item := self._waiting.get()) is not None:
             try:
                 if self._fault is None:

@@ -72,10 +72,13 @@ PARTS: dict[str, list[str]] = {
     "logits": ["--loss", "logits", "--lr", "0.01"],
     "hard": ["--set", "training.labels=hard"],
     "noise": ["--set", "training.noise_samples={noise}"],
+    "langevin": ["--noise", "langevin"],
+    "short": [],
     "longer": [],
 }
-"""What can be put together. Without smooth, samples start from N(0, I); with longer, students learn half as many rows
-again, as they do in rounds; noise is learned beside, a starting point for each sample."""
+"""What can be put together. Without smooth, samples start from N(0, I); with short, a quarter of the steps makes four
+times the samples; with longer, students learn half as many rows again, as they do in rounds; noise is learned beside, a
+starting point for each sample."""
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "noise": ("method noise",),
@@ -85,6 +88,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "cake, normal start": (),
     "cake": ("smooth",),
     "cake, longer": ("smooth", "longer"),
+    "cake, Langevin": ("smooth", "langevin"),
+    "cake, short": ("smooth", "short"),
     "rounds": ("smooth", "rounds"),
     "rounds, disagreement": ("smooth", "rounds", "disagreement"),
     "rounds, disagreement, normal start": ("rounds", "disagreement"),
@@ -96,6 +101,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "cake, noise beside": ("smooth", "noise"),
     "rounds, disagreement, noise beside": ("smooth", "rounds", "disagreement", "noise"),
     "rounds, disagreement, hard labels": ("smooth", "rounds", "disagreement", "hard"),
+    "rounds, disagreement, Langevin": ("smooth", "rounds", "disagreement", "langevin"),
+    "rounds, disagreement, short": ("smooth", "rounds", "disagreement", "short"),
+    "rounds, disagreement, Langevin, short": ("smooth", "rounds", "disagreement", "langevin", "short"),
 }
 
 
@@ -252,8 +260,8 @@ def make(
 
 def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
     """What the cell's parts come to: methods, and as many samples and epochs as the budget allows."""
-    steps, epochs = options.steps, options.epochs
-    one_shot = in_sets(cell.passes / (2 * steps + 1))
+    epochs, one_shot = options.epochs, in_sets(cell.passes / (2 * options.steps + 1))
+    steps = max(1, options.steps // 4) if "short" in cell.parts else options.steps
     learned = one_shot * epochs * (1.5 if "longer" in cell.parts else 1)
     if cell.method in ("noise", "smooth-noise"):
         samples = in_sets(min(cell.passes, options.most_noise))

@@ -76,6 +76,21 @@ def test_gradients_are_estimated_where_there_are_none(cake: Cake, own_folder: Pa
     assert "900 for samples (3 directions a step, smoothing 0.1)" in outcome.err
 
 
+@pytest.mark.parametrize("directions", [0, 3], ids=["student alone", "both"])
+def test_rounds_go_where_the_student_differs_from_answers(cake: Cake, own_folder: Path, directions: int) -> None:
+    teacher = int8(own_folder)
+    asked = ["--gradients", "estimated", "--set", f"synthesis.directions={directions}", "--rounds", "2", *TINY]
+    for out, weight in (("apart", "5"), ("alone", "0")):
+        outcome = cake("distill", teacher, *asked, "--disagreement", weight, "-o", out, "--json")
+        assert outcome.code == 0, outcome.err
+        passes = 60 * (2 * (1 + 2 * directions) + 1)
+        assert json.loads(outcome.out)["teacher_passes"] == {"forward": passes, "backward": 0}
+        assert (record(Path(out))["student_passes"]["backward"] > 0) == (weight == "5")
+    first, second = ([shards(Path(out, "bank"))[of] for out in ("apart", "alone")] for of in (0, -1))
+    assert first[0] == first[1]
+    assert second[0] != second[1]
+
+
 def test_a_budget_of_queries_is_kept_to_the_row(cake: Cake, served: Served) -> None:
     flags = [*ASKED, *SYNTHESIS, *ESTIMATED, "--queries", "700"]
     planned = cake("synthesize", served.address, *flags, "--dry-run", "--json")

@@ -27,7 +27,7 @@ def test_every_way_keeps_to_its_queries(
     assert {way: int(row["asked"]) for way, row in rows.items()} == {
         "smooth noise": 480,
         "estimated": 330,
-        "querying in rounds": 480,
+        "querying in rounds": 450,
     }
     assert "| estimated |" in capsys.readouterr().out
     record = tmp_path / "out" / "estimated-500-0" / "run.json"

@@ -17,9 +17,10 @@ from cake_cli.methods import passes_of, require_gradient, within_queries
 from cake_cli.models.classifier import Classifier
 from cake_cli.planning import build_engine
 from cake_cli.spec import InputSpec
-from cake_cli.synthesis.engine import Engine, Passes, plan_sets
+from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.estimated import Estimator, cosines
 from cake_cli.synthesis.noise import stream
+from cake_cli.synthesis.sets import plan_sets
 
 SETTINGS = SynthesisConfig(samples=24, steps=3, gradients="estimated", directions=4, set_size=12, groups=4)
 

@@ -28,6 +28,21 @@ def test_waves_are_stored_in_order_by_another_thread() -> None:
     assert stored == [(0, 0, False), (1, 10, False), (2, 20, False), (3, 30, False)]
 
 
+def test_storing_takes_no_threads_from_computing() -> None:
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        with ShardWriter(lambda made, rows: seen.append(torch.get_num_threads())) as writer:
+            writer.put(wave(0), 1)
+            writer.put(wave(1), 1)
+            torch.set_num_threads(3)
+            writer.put(wave(2), 1)
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 1]
+
+
 def test_at_most_one_wave_waits() -> None:
     gate, begun = threading.Event(), threading.Event()
 
