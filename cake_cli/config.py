@@ -84,8 +84,8 @@ class TeacherConfig:
     """The model file that is to be copied, and what it does not say of itself."""
 
     file: str | None = None
-    """Path of the model: a file, a folder in the Hugging Face layout, FILE.py:FUNCTION, or the address of an endpoint
-    that answers JSON over HTTP. The code of FILE.py and the graph of TorchScript are run; all else is opened as data."""
+    """The model: a file, a folder in the Hugging Face layout, FILE.py:FUNCTION, or the address of an endpoint that
+    answers JSON over HTTP. The code of FILE.py and the graph of TorchScript are run; all else is opened as data."""
     arch: str | None = None
     """Architecture of weights: torchvision's, of `cake students`, timm:NAME, or FILE.py:FUNCTION, whose code is run."""
     classes: int | None = None

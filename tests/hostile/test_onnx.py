@@ -116,6 +116,22 @@ def enlarged() -> ModelProto:
     return model(nodes, weights, inputs=[port("x", ["n", 1, 8, 8])])
 
 
+def enlarged_bytes() -> ModelProto:
+    """The same of whole numbers: nothing here computes them, so onnxruntime is asked."""
+    nodes = [
+        *(node("QuantizeLinear", "x one zero", "q"), node("DequantizeLinear", "q one zero", "d")),
+        *(node("Resize", "d - scales", "big"), node("GlobalAveragePool", "big", "p")),
+        *(node("Flatten", "p", "f"), node("MatMul", "f w", "y")),
+    ]
+    weights = {
+        "scales": np.array([1, 1, 1e4, 1e4], np.float32),
+        "w": draw(1, 3),
+        "one": np.float32(1),
+        "zero": np.uint8(0),
+    }
+    return model(nodes, weights, inputs=[port("x", ["n", 1, 8, 8])])
+
+
 def padded() -> ModelProto:
     nodes = [
         *(node("Pad", "x pads", "big"), node("GlobalAveragePool", "big", "p")),
@@ -155,6 +171,7 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "outer product": (outer_product, ""),
     "wide product": (wide_product, ""),
     "enlarged": (enlarged, ""),
+    "enlarged bytes": (enlarged_bytes, "int8"),
     "padded": (padded, ""),
     "stretched": (stretched, ""),
 }

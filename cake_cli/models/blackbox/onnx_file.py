@@ -10,19 +10,22 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from cake_cli.config import TeacherConfig
-from cake_cli.errors import NoGradient
+from cake_cli.errors import NoGradient, RunError
 from cake_cli.models.blackbox.box import Answer, BlackBox
 from cake_cli.models.onnx.facts import read_facts
 from cake_cli.models.onnx.names import read_names
 from cake_cli.models.onnx.preparation import PASSES, prepare
 from cake_cli.models.onnx.preparation.order import keep_output
+from cake_cli.models.onnx.preparation.spelling import every_node
 from cake_cli.models.onnx.reading import read_model
 from cake_cli.models.onnx.refusals import TREES
-from cake_cli.models.onnx.runtime import FileRuntime, NoRuntime
+from cake_cli.models.onnx.runtime import NO_MEMORY, FileRuntime, NoRuntime
 from cake_cli.models.onnx.scaling import Scaling, read_scaling
 from cake_cli.models.onnx.signature import Port, choose_input, choose_output, read_rows
 from cake_cli.models.opened import OpenedModel, OutputKind
+from cake_cli.text import printable
 
+_LOOPS = ("Loop", "Scan", "SequenceMap")
 _BYTES: dict[int, tuple[int, int]] = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
 
 
@@ -43,7 +46,15 @@ class RuntimeOracle:
     def ask(self, rows: np.ndarray) -> Answer:
         """Runs float32 rows (N, *row); whole numbers where the graph takes bytes."""
         bounds = _BYTES.get(self.runtime.port.kind)
-        values = self.runtime(rows if bounds is None else np.rint(rows).clip(*bounds))[0]
+        try:
+            values = self.runtime(rows if bounds is None else np.rint(rows).clip(*bounds))[0]
+        except Exception as fault:  # onnxruntime has kinds of its own, which have nothing but Exception in common
+            if NO_MEMORY in str(fault):
+                raise MemoryError(str(fault)) from fault
+            raise RunError(
+                f"onnxruntime failed on {len(rows)} rows: {printable(str(fault))[:300]}",
+                "`cake inspect` asks it for a few",
+            ) from fault
         if self.labels is None:
             return Answer(values.reshape(len(values), -1), self.kind)
         found = [self.labels.get(int(value), int(value)) for value in values.reshape(len(values), -1)[:, 0]]
@@ -53,7 +64,8 @@ class RuntimeOracle:
 def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) -> OpenedModel:
     """Opens an ONNX file that has no gradient.
 
-    The graph goes to onnxruntime as it is: it computes with operators that nothing here could look at first.
+    The graph goes to onnxruntime as it is: it computes with operators that nothing here could look at first. So it has
+    bounded memory for its values, and no loops.
 
     Args:
         path: the file.
@@ -66,6 +78,8 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
         UsageError: if the settings contradict the file.
     """
     original = read_model(path)
+    if any(node.op_type in _LOOPS for node in every_node(original)):
+        raise fault  # nobody knows whether it ends
     graph = ModelProto()
     graph.CopyFrom(original)
     mends = prepare(graph, PASSES)
@@ -75,7 +89,7 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
     rows = read_rows(port, Port.of(graph.graph.output[0]), settings.input_shape)
     scaling = read_scaling(graph, rows.shape)
     try:
-        runtime = FileRuntime([lambda: graph], port, rows, [name])
+        runtime = FileRuntime([lambda: graph], port, rows, [name], bounded=True)
     except NoRuntime as refused:
         raise fault from refused
     stated = {entry.key: entry.value for entry in original.metadata_props}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,12 @@ QUIET = 4
 
 CONVERTED_OPSET = 13
 """Files too old for both runtimes are run as this opset."""
+
+MOST_MEMORY = 2 << 30
+"""Bytes that onnxruntime may have for all values of graphs which nothing here could look at first."""
+
+NO_MEMORY = "Available memory of"
+"""What onnxruntime says when that is not enough."""
 
 
 class Session(Protocol):
@@ -39,6 +46,7 @@ class FileRuntime:
         rows: how rows lie in the input.
         outputs: the values to read, each (N, ...).
         serialized: the first of the graphs as bytes, where they are at hand: to write them takes its time.
+        bounded: keep to `MOST_MEMORY`, for which only onnxruntime is asked.
 
     Raises:
         NoRuntime: with what the first one said, if no runtime runs any of the graphs on one row.
@@ -52,12 +60,13 @@ class FileRuntime:
         outputs: list[str],
         *,
         serialized: bytes | None = None,
+        bounded: bool = False,
     ) -> None:
         self.port = port
         self.rows = rows
         self.outputs = outputs
         first: Exception | None = None
-        for name, make in _sessions(models, outputs, serialized):
+        for name, make in _sessions(models, outputs, serialized, bounded=bounded):
             try:
                 self.name, self.session = name, make()
                 if not rows.is_large:
@@ -108,12 +117,15 @@ def _shown(model: ModelProto, outputs: list[str]) -> ModelProto:
 
 
 def _sessions(
-    models: Sequence[Callable[[], ModelProto]], outputs: list[str], serialized: bytes | None
+    models: Sequence[Callable[[], ModelProto]], outputs: list[str], serialized: bytes | None, *, bounded: bool
 ) -> Iterator[tuple[str, Callable[[], Session]]]:
     """Every way to run a graph, the best first."""
     first, *others = models
     original = first()
     shown = _shown(original, outputs)
+    if bounded:
+        yield "onnxruntime", lambda: _onnxruntime(shown, bounded=True)
+        return
     yield "onnxruntime", lambda: _onnxruntime(shown, serialized if shown is original else None)
     for make in others:
         yield "onnxruntime", lambda make=make: _onnxruntime(_shown(make(), outputs))  # type: ignore[misc]
@@ -128,17 +140,33 @@ def _sessions(
     yield converted, lambda: _onnxruntime(convert())
 
 
-def _onnxruntime(model: ModelProto, serialized: bytes | None = None) -> Session:
+def _onnxruntime(model: ModelProto, serialized: bytes | None = None, *, bounded: bool = False) -> Session:
     import onnxruntime as ort
 
     options = ort.SessionOptions()  # type: ignore[attr-defined]
     options.log_severity_level = QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch needs the cores next
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # type: ignore[attr-defined]
+    if bounded:
+        _share_bounded_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     session: Session = ort.InferenceSession(  # type: ignore[attr-defined]
         serialized or model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return session
+
+
+@cache
+def _share_bounded_memory() -> None:
+    """Makes, once in a process, the memory that bounded sessions share."""
+    import onnxruntime as ort
+
+    kind = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)  # type: ignore[attr-defined]
+    as_requested = 1
+    ort.create_and_register_allocator(  # type: ignore[attr-defined]
+        kind,
+        ort.OrtArenaCfg({"max_mem": MOST_MEMORY, "arena_extend_strategy": as_requested}),  # type: ignore[attr-defined]
+    )
 
 
 def _reference(model: ModelProto) -> Session:

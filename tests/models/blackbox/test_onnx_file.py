@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnxruntime
@@ -11,10 +12,13 @@ import pytest
 import torch
 
 from cake_cli.config import TeacherConfig
-from cake_cli.errors import ModelFileError, NoGradient
+from cake_cli.errors import ModelFileError, NoGradient, RunError
+from cake_cli.models.blackbox.box import BlackBox
 from cake_cli.models.counting import size_of
 from cake_cli.models.exporting import export
 from cake_cli.models.loading import load_classifier
+from cake_cli.models.onnx.runtime import NO_MEMORY
+from tests.hostile.test_onnx import endless_loop
 from tests.models.blackbox.files import int8, labels_only, trees, with_bytes
 from tests.models.onnx.files import draw, linear, node, save
 
@@ -104,6 +108,26 @@ def test_what_no_runtime_runs_is_refused_as_before(tmp_path: Path) -> None:
     broken = linear(end=[node("QuantizeLinear", "z w", "q"), node("Cast", "q", "y", to=1)])
     with pytest.raises(NoGradient, match="quantised to int8"):
         load_classifier(save(broken, tmp_path))
+
+
+def test_a_graph_that_may_never_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoGradient, match="Loop"):
+        load_classifier(save(endless_loop(), tmp_path))
+
+
+def test_memory_that_does_not_hold_many_rows_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = load_classifier(int8(tmp_path))
+    oracle = next(part.oracle for part in teacher.module.modules() if isinstance(part, BlackBox))
+    said = f"Non-zero status code returned while running Conv node. {NO_MEMORY} 2147483392 is smaller than requested"
+
+    def fail(batch: np.ndarray) -> list[np.ndarray]:
+        raise Exception(said if len(batch) > 2 else "\x1b[31mno such kernel")
+
+    monkeypatch.setattr(oracle, "runtime", Mock(side_effect=fail, port=oracle.runtime.port))
+    with pytest.raises(MemoryError):
+        teacher(torch.zeros(3, 1, 4, 4))
+    with pytest.raises(RunError, match="failed on 2 rows: \N{REPLACEMENT CHARACTER}\\[31mno such kernel"):
+        teacher(torch.zeros(2, 1, 4, 4))
 
 
 def test_a_float_file_of_which_only_labels_are_used(mlp_file: Path) -> None:
