@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    try:
-        for name in (signal.SIGTERM, signal.SIGINT):
+    code = 130  # of a signal before there was anything to stop
+    with suppress(KeyboardInterrupt):
+        for name in STOPPING:
             if signal.getsignal(name) is not signal.SIG_IGN:
                 signal.signal(name, _interrupt)
         from cake_cli.cli.app import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # before there was anything to stop
-        code = 130
+    for name in STOPPING:  # it has ended, and says so
+        signal.signal(name, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -329,7 +329,7 @@ class Config:
         require(
             (0 <= self.seed < 2**63, "--seed lies in [0, 2^63)", "--seed 0"),
             (
-                self.synthesis.rounds == 1 or bank is None,
+                self.synthesis.rounds in (None, 1) or bank is None,
                 "--rounds makes a bank, and --bank names one that is there",
                 "leave one of them out",
             ),

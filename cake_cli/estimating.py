@@ -150,6 +150,9 @@ def _plan_within(prepared: Prepared, budget: float, ranks: Ranks) -> SetPlan:
         return prepared.plan
     plan, wanted = prepared.plan, prepared.config.synthesis.samples
     set_seconds = _together(_all_rounds_seconds(prepared, prepared.teacher), ranks) / plan.sets
+    fitting = int(USED_SHARE * budget / set_seconds)
+    if prepared.config.synthesis.rounds is None:
+        plan = replace(plan, sets=max(1, fitting)).in_rounds(plan.rounds)
     if set_seconds * ranks.world * plan.rounds > budget:
         raise UsageError(
             f"one set of {plan.set_size} samples{f' in each of {plan.rounds} rounds' if plan.rounds > 1 else ''} takes "
@@ -157,7 +160,7 @@ def _plan_within(prepared: Prepared, budget: float, ranks: Ranks) -> SetPlan:
             f"{budget:.0f} s",
             "a longer --time-budget, fewer --steps, or a smaller --set synthesis.set_size",
         )
-    fitting = max(plan.rounds, int(USED_SHARE * budget / set_seconds))
+    fitting = max(plan.rounds, fitting)
     sets = fitting if wanted is None else min(fitting, math.ceil(wanted / plan.set_size))
     at_once = min(plan.at_once, math.ceil(sets / plan.rounds), max(1, fitting // (LEAST_WAVES * ranks.world)))
     return replace(plan, sets=sets, at_once=at_once)

@@ -35,6 +35,9 @@ from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.noise import step_size
 from cake_cli.synthesis.sets import SetPlan, plan_sets
 
+DEFAULT_ROUNDS = 8
+"""N of CAKE where a student learns, unless that would leave fewer sets in each than `LEAST_SETS_OF_A_ROUND`."""
+
 VALUES_PER_PASS = 1_500_000
 """Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
 ROWS_AT_ONCE = {"cpu": 500}
@@ -169,8 +172,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         plan = NO_SETS
         if not (student and config.real_alone):
             config = _within_queries(config, subject)
-            plan = _plan(config.synthesis, subject.classes, hardware)
-    if bank is None and config.synthesis.rounds > 1:
+            plan = _plan(config.synthesis, subject.classes, hardware, student=student)
+    if bank is None and (config.synthesis.rounds or 1) > 1:
         _check_rounds(plan, student=student)
     _check_replay(config.training.replay, plan)
     if plan.sets and bank is None and teacher is not None:
@@ -254,7 +257,7 @@ def _within_queries(config: Config, subject: Subject) -> Config:
     return replace(config, synthesis=within_queries(settings, subject.spec, one.set_size))
 
 
-def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPlan:
+def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, student: bool) -> SetPlan:
     if settings.samples == 0:
         raise UsageError("--samples 0 makes no bank", "--samples 8000")
     plan = plan_sets(
@@ -264,8 +267,10 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware) -> SetPla
         set_size=settings.set_size,
         at_once=settings.sets_at_once,
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
-        rounds=settings.rounds,
+        rounds=settings.rounds or 1,
     )
+    if settings.rounds is None and student and settings.method == "cake" and Ranks.current().world == 1:
+        plan = plan.in_rounds(DEFAULT_ROUNDS)
     return replace(plan, spread=settings.time_budget is not None)
 
 

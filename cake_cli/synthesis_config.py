@@ -87,9 +87,10 @@ class SynthesisConfig:
     --real-data none (0)."""
     time_budget: str | None = None
     """How long synthesis may take, such as 90s, 20m or 1h30m: so many samples are made as fit, at most --samples."""
-    rounds: int = 1
+    rounds: int | None = None
     """In how many rounds samples are made: after each but the last the student learns from those so far, and the next
-    are drawn to where it differs from the teacher. 1 is the paper."""
+    are drawn to where it differs from the teacher. By default 8, or as many as have five sets each, for cake where a
+    student learns; 1 is the paper."""
     disagreement: float = 5.0
     """From the second round on, weight of the L1 distance between teacher's and student's probabilities, as a multiple
     of cls_weight; 0 for none."""
@@ -188,10 +189,10 @@ class SynthesisConfig:
                 "--queries limits what a teacher is asked for outputs alone, and this run asks for gradients",
                 "--gradients estimated, --method smooth-noise, or leave --queries out",
             ),
-            (self.rounds > 0, "--rounds must be positive", "--rounds 4"),
+            (self.rounds is None or self.rounds > 0, "--rounds must be positive", "--rounds 4"),
             (self.disagreement >= 0, "--disagreement cannot be negative", "--disagreement 5, or 0 for none"),
             (
-                self.rounds == 1 or self.method in ("cake", "naive"),
+                self.rounds in (None, 1) or self.method in ("cake", "naive"),
                 f"--method {self.method} draws no samples to where a student differs, so it has no rounds",
                 "--rounds 1, or --method cake",
             ),

@@ -286,6 +286,7 @@ def test_the_papers_recipes_are_the_references_settings(name: str):
     assert (found.init, found.bounds, found.l2_weight, found.range_weight) == ("normal", "none", 0.0, 0.0)
     assert found.max_update == 0.0, "the reference takes plain steps"
     assert found.redraws == 0, "and starts where it starts"
+    assert found.rounds == 1
     assert found.outside_contract == ()
 
 

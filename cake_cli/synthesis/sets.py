@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from cake_cli.errors import UsageError
 from cake_cli.synthesis.spread import spread_order
+
+LEAST_SETS_OF_A_ROUND = 5
+"""Where the number of rounds is not given: fewer would not reach over the fall of the step size."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class SetPlan:
     """Whether step sizes come in an order of which every beginning covers them all, instead of falling."""
     rounds: int = 1
     """N: after each of them but the last, the student learns from the samples so far."""
+
+    def in_rounds(self, most: int) -> SetPlan:
+        """The same in at most so many rounds, each of `LEAST_SETS_OF_A_ROUND` sets or more; in one if need be."""
+        rounds = max(1, min(most, self.sets // LEAST_SETS_OF_A_ROUND))
+        return replace(self, rounds=rounds, at_once=min(self.at_once, math.ceil(self.sets / rounds)))
 
     @property
     def set_size(self) -> int:

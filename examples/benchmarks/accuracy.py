@@ -74,12 +74,14 @@ PARTS: dict[str, list[str]] = {
     "noise": ["--set", "training.noise_samples={noise}"],
     "langevin": ["--noise", "langevin"],
     "short": [],
+    "shorter": [],
     "longer": [],
 }
 """What can be put together. Without smooth, samples start from N(0, I); with short, a quarter of the steps makes four
-times the samples; with longer, students learn half as many rows again, as they do in rounds; noise is learned beside, a
-starting point for each sample."""
+times the samples, with shorter a sixteenth sixteen times; with longer, students learn half as many rows again, as they
+do in rounds; noise is learned beside, a starting point for each sample."""
 
+LOOP = ("smooth", "rounds", "disagreement", "short")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "noise": ("method noise",),
     "smooth noise": ("method smooth-noise",),
@@ -87,24 +89,27 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "generative": ("method generative", "smooth"),
     "cake, normal start": (),
     "cake": ("smooth",),
-    "cake, longer": ("smooth", "longer"),
-    "cake, Langevin": ("smooth", "langevin"),
+    "cake, longer training": ("smooth", "longer"),
     "cake, short": ("smooth", "short"),
+    "cake, Langevin": ("smooth", "langevin"),
+    "cake, noise beside": ("smooth", "noise"),
     "rounds": ("smooth", "rounds"),
     "rounds, disagreement": ("smooth", "rounds", "disagreement"),
-    "rounds, disagreement, normal start": ("rounds", "disagreement"),
-    "rounds, disagreement, no replay": ("smooth", "rounds", "disagreement", "no-replay"),
-    "rounds, disagreement, views": ("smooth", "rounds", "disagreement", "views"),
-    "rounds, disagreement, ema": ("smooth", "rounds", "disagreement", "ema"),
-    "rounds, disagreement, temperature 4": ("smooth", "rounds", "disagreement", "temperature"),
-    "rounds, disagreement, logits": ("smooth", "rounds", "disagreement", "logits"),
-    "cake, noise beside": ("smooth", "noise"),
-    "rounds, disagreement, noise beside": ("smooth", "rounds", "disagreement", "noise"),
-    "rounds, disagreement, hard labels": ("smooth", "rounds", "disagreement", "hard"),
     "rounds, disagreement, Langevin": ("smooth", "rounds", "disagreement", "langevin"),
-    "rounds, disagreement, short": ("smooth", "rounds", "disagreement", "short"),
-    "rounds, disagreement, Langevin, short": ("smooth", "rounds", "disagreement", "langevin", "short"),
+    "loop": LOOP,
+    "loop, shorter": ("smooth", "rounds", "disagreement", "shorter"),
+    "loop, normal start": ("rounds", "disagreement", "short"),
+    "loop, no replay": (*LOOP, "no-replay"),
+    "loop, views": (*LOOP, "views"),
+    "loop, ema": (*LOOP, "ema"),
+    "loop, temperature 4": (*LOOP, "temperature"),
+    "loop, logits": (*LOOP, "logits"),
+    "loop, hard labels": (*LOOP, "hard"),
+    "loop, noise beside": (*LOOP, "noise"),
+    "loop, Langevin": (*LOOP, "langevin"),
+    "loop, naive": ("method naive", *LOOP),
 }
+"""`loop` is all that helped together: rounds of short walks from smooth noise to where student and teacher differ."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,11 @@ class Cell:
     def method(self) -> str | None:
         """Another method than CAKE, if it is one."""
         return next((part.removeprefix("method ") for part in self.parts if part.startswith("method ")), None)
+
+    @property
+    def length(self) -> str | None:
+        """Whether samples take fewer steps."""
+        return next((part for part in self.parts if part in ("short", "shorter")), None)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -261,7 +271,7 @@ def make(
 def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
     """What the cell's parts come to: methods, and as many samples and epochs as the budget allows."""
     epochs, one_shot = options.epochs, in_sets(cell.passes / (2 * options.steps + 1))
-    steps = max(1, options.steps // 4) if "short" in cell.parts else options.steps
+    steps = max(1, options.steps // {"short": 4, "shorter": 16}.get(cell.length, 1))
     learned = one_shot * epochs * (1.5 if "longer" in cell.parts else 1)
     if cell.method in ("noise", "smooth-noise"):
         samples = in_sets(min(cell.passes, options.most_noise))
@@ -273,7 +283,9 @@ def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
     flags: list[object] = ["--samples", samples, "--steps", steps, "--epochs", epochs]
     flags += [] if cell.method is None else ["--method", cell.method]
     flags += [] if "smooth" in cell.parts else ["--set", "synthesis.init=normal"]
-    if "rounds" in cell.parts:
+    if "rounds" not in cell.parts:
+        flags += ["--rounds", 1]
+    else:
         flags += ["--disagreement", options.disagreement if "disagreement" in cell.parts else 0]
     most = -(-samples // SET_SIZE // options.rounds) * SET_SIZE
     for part in cell.parts:

@@ -95,7 +95,7 @@ def measured(way: str, queries: int, seed: int, options: argparse.Namespace, pas
     """The figures of one cell."""
     path = options.out / f"{way.replace(',', '').replace(' ', '-')}-{queries}-{seed}"
     epochs = epochs_of(way, queries, options)
-    flags = [text.format(rounds=options.rounds) for text in WAYS[way]]
+    flags = ["--rounds", "1", *(text.format(rounds=options.rounds) for text in WAYS[way])]
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
         "--queries", queries, "--steps", options.steps, "--set", f"synthesis.directions={directions_of(way, options)}",

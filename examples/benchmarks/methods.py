@@ -75,7 +75,8 @@ def measured(method: str, seed: int, options: argparse.Namespace, passed_on: lis
     path = options.out / f"{method.replace(',', '').replace(' ', '-')}-{seed}"
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
-        "--samples", options.samples, "--steps", options.steps, "--epochs", options.epochs, *METHODS[method],
+        "--samples", options.samples, "--steps", options.steps, "--epochs", options.epochs, "--rounds", 1,
+        *METHODS[method],
         "--no-baseline", "--no-report", *passed_on)  # fmt: skip
     row: dict[str, Any] = {"method": method, "seed": seed, "error": fault_of(record)}
     if record is None or row["error"]:

@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number, (name, student, seed) in enumerate(cells, start=1):
         record = make_cell(
             options.out / f"{kind(name)}-to-{kind(student)}-{seed}", "distill", teachers[name], "--student", student,
-            "--data", heldout, "--seed", seed, "--samples", options.samples, "--steps", options.steps,
+            "--data", heldout, "--seed", seed, "--samples", options.samples, "--steps", options.steps, "--rounds", 1,
             "--epochs", options.epochs, "--device", options.device, "--no-report", *passed_on)  # fmt: skip
         rows.append({"teacher": kind(name), "student": kind(student), "seed": seed} | figures(record))
         said = rows[-1]["error"] or f"{rows[-1]['accuracy']:.1%}, noise {rows[-1]['noise_accuracy']:.1%}"

@@ -92,6 +92,7 @@ def run(method: str, seed: int, out: Path, overrides: dict[str, object]) -> tupl
     """Distils once; returns the student's result and the teacher's probabilities of class 1 on the grid."""
     flags = COMMON | METHODS[method][1] | overrides
     flags |= {"seed": seed, "teacher.file": str(HERE / "teacher.onnx"), "student.architecture": "mlp:32,32"}
+    flags["synthesis.rounds"] = 1
     config = resolve(flags=flags)
     prepared = prepare(config, student=True)
     directory = RunDirectory.create(out, config, command="distill", force=False)

@@ -92,3 +92,21 @@ def test_a_dry_run_counts_what_rounds_take(cake: Cake, place: Path):
     assert planned["rounds"] == 3
     assert planned["teacher_passes"] == {"forward": 270, "backward": 180}
     assert planned["student_passes"] == {"forward": 120, "backward": 120}
+
+
+@pytest.mark.parametrize(
+    ("flags", "rounds"),
+    [
+        (["--samples", "1200"], 8),
+        (["--samples", "330"], 2),
+        (["--samples", "90"], 1),
+        (["--samples", "1200", "--rounds", "1"], 1),
+        (["--samples", "1200", "--method", "naive"], 1),
+    ],
+)
+def test_without_the_flag_rounds_are_as_many_as_sets_allow(cake: Cake, place: Path, flags: list[str], rounds: int):
+    own = ["--student", "linear", "--set", "synthesis.set_size=30", "--dry-run", "--json"]
+    planned = json.loads(cake("distill", place / "teacher.onnx", *own, *flags).out)
+    assert planned["rounds"] == rounds
+    made = ["--set", "synthesis.set_size=30", "--dry-run", "--json"]
+    assert json.loads(cake("synthesize", place / "teacher.onnx", *made, *flags[:2]).out)["rounds"] == 1

@@ -41,16 +41,22 @@ def _signals_as_in_a_shell() -> None:
 
 
 def _run(folder: str, words: list[str], said: str, prepare: Callable[[], None] | None) -> None:
-    os.chdir(folder)
-    hear(said)
-    _signals_as_in_a_shell()
-    from cake_cli.__main__ import main
-
-    sys.argv = ["cake", *words]
+    began = False
     try:
+        os.chdir(folder)
+        hear(said)
+        _signals_as_in_a_shell()
+        from cake_cli.__main__ import main
+
+        sys.argv = ["cake", *words]
         if prepare is not None:
             prepare()
+        began = True
         main()
+    except KeyboardInterrupt:
+        if began:
+            raise
+        os._exit(130)  # struck before it was `cake`
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()

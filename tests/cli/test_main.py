@@ -1,0 +1,45 @@
+"""From the first line of the program to its exit code, with signals where nothing is running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from cake_cli.__main__ import STOPPING, main
+from cake_cli.cli import app
+
+
+@pytest.fixture(autouse=True)
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = {name: signal.getsignal(name) for name in STOPPING}
+    monkeypatch.setattr(sys, "argv", ["cake", "recipes"])
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+def ended() -> object:
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_a_signal_before_anything_began_ends_as_ctrl_c(monkeypatch: pytest.MonkeyPatch, name: signal.Signals):
+    monkeypatch.setattr(app, "run", lambda words: os.kill(os.getpid(), name))
+    assert ended() == 130
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_a_signal_after_the_end_changes_nothing(monkeypatch: pytest.MonkeyPatch, name: signal.Signals):
+    def leave(code: int) -> None:
+        os.kill(os.getpid(), name)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(app, "run", lambda words: 3)
+    monkeypatch.setattr(sys, "exit", leave)
+    assert ended() == 3
