@@ -13,6 +13,8 @@ Command = tuple[str, ...]
 
 INSPECT: Command = ("inspect", "{it}")
 SYNTHESIZE: Command = ("synthesize", "{it}", *TINY_BANK, "-o", "{out}")
+ASK: Command = ("synthesize", "{it}", "--method", "noise", *TINY_BANK, "-o", "{out}")
+ESTIMATE: Command = (*SYNTHESIZE, "--gradients", "estimated", "--set", "synthesis.directions=1")
 TRAIN: Command = ("train", "{it}", "--student", "mlp:8", *TINY_TRAINING, "-o", "{out}")
 EVALUATE: Command = ("evaluate", "{seeds}/student.safetensors", "--data", "{it}")
 
@@ -59,6 +61,8 @@ KINDS: dict[str, Kind] = {
     "onnx-external": Kind(
         "external", (("teacher.onnx", f.as_onnx), ("weights.bin", m.any_bytes)), (("inspect", "{it}/teacher.onnx"),)
     ),
+    "onnx-int8": _file("int8.onnx", f.as_onnx, INSPECT, ASK, ESTIMATE),
+    "onnx-trees": _file("trees.onnx", f.as_onnx, INSPECT, ASK, ESTIMATE),
     "torchscript": _file("traced.pt", f.as_archive, INSPECT, INSPECT, SYNTHESIZE),
     "torchscript-script": _file("scripted.pt", f.as_archive, ("inspect", "{it}", "--input-shape", "1,4,4")),
     "torch-export": _file("exported.pt2", f.as_archive, INSPECT),  # never with --trust: that runs the file's code

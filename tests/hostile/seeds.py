@@ -31,8 +31,11 @@ def teachers(folder: Path) -> None:
     from safetensors.torch import save_file
 
     from tests.conftest import save_mlp
+    from tests.models.blackbox.files import int8, trees
 
     save_mlp(folder / "teacher.onnx", shape=SHAPE, classes=CLASSES)
+    int8(folder)
+    trees(folder)
     _small_convolution(folder / "convolution.onnx")
     outside = folder / "external"
     outside.mkdir(exist_ok=True)
