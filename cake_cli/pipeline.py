@@ -274,7 +274,8 @@ def _export(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
         for format in formats:
             done = run.record.get("exports", [])
             if all(file["format"] != format for file in done) or not default_path(run.path, format).exists():
-                file = export(student, default_path(run.path, format), format, source=run.student_path, force=True)
+                path = default_path(run.path, format)  # may be there, of an attempt that ended before its record
+                file = export(student, path, format, source=run.student_path, force=True, aside=False)
                 run.update(exports=[*(old for old in done if old["format"] != format), file.to_json()])
             stage.advance()
         differences = {file["format"]: file["largest_difference"] for file in run.record["exports"]}

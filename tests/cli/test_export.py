@@ -53,6 +53,18 @@ def test_resuming_keeps_and_replaces_exports(cake: Cake, exported: Path, tmp_pat
     assert (run / "student.onnx").stat().st_mtime_ns == kept
 
 
+def test_an_export_that_was_written_and_not_recorded_is_replaced(cake: Cake, exported: Path, tmp_path: Path):
+    run = shutil.copytree(exported, tmp_path / "run")
+    shutil.copy(exported.parent / "teacher.onnx", tmp_path)
+    told = record(run)
+    told |= {"status": "interrupted", "exports": [file for file in told["exports"] if file["format"] != "torchscript"]}
+    (run / "run.json").write_text(json.dumps(told))
+    before = sorted(path.name for path in run.iterdir())
+    assert cake("resume", "run", "--json").code == 0
+    assert sorted(path.name for path in run.iterdir()) == before
+    assert {file["format"] for file in record(run)["exports"]} == {"onnx", "pt2", "torchscript"}
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_command_opens_an_export_with_nothing_else_said(
     cake: Cake, exported: Path, heldout: Path, tmp_path: Path, format: str

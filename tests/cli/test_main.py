@@ -15,7 +15,7 @@ from cake_cli.cli import app
 
 @pytest.fixture(autouse=True)
 def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = {name: signal.getsignal(name) for name in STOPPING}
+    before = {name: signal.signal(name, signal.default_int_handler) for name in STOPPING}  # ignored in a shell's `&`
     monkeypatch.setattr(sys, "argv", ["cake", "recipes"])
     yield
     for name, handler in before.items():

@@ -114,6 +114,8 @@ def run(
     began = time.monotonic()
     process = start(folder, words, said, prepare)
     if number:
+        while process.exitcode is None and not said.exists():  # before that it is not `cake`, but a fork
+            time.sleep(0.001)
         process.join(after)
         if process.exitcode is None and process.pid is not None:
             os.kill(process.pid, number)

@@ -57,6 +57,7 @@ def export(
     softmax: bool = False,
     opset: int | None = None,
     force: bool = False,
+    aside: bool = True,
 ) -> ExportedFile:
     """Writes a classifier as a file of another format.
 
@@ -70,7 +71,8 @@ def export(
         source: the file that the classifier was read from, which is never written over.
         softmax: end in probabilities.
         opset: of ONNX; torch's choice where None.
-        force: move a file that is there aside.
+        force: write although there is a file.
+        aside: move such a file aside, instead of replacing it.
 
     Raises:
         UsageError: if `path` is taken, or format and options do not fit each other or the model.
@@ -105,7 +107,8 @@ def export(
     with replacing(path) as temporary:
         temporary.write_bytes(content)
         differences = compare(temporary, format, form)
-        set_aside(path)
+        if aside:
+            set_aside(path)
     return ExportedFile(format, str(path), len(content), sha256(path), form.output, differences)
 
 
