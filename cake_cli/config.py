@@ -172,7 +172,7 @@ class TrainingConfig:
     """Passes over the bank."""
     round_epochs: int | None = None
     """Passes over the samples so far after each round but the last; by default so many that all of them together are
-    half the work of --epochs."""
+    half the work of --epochs, in equal parts."""
     replay: int | None = None
     """Most samples of the bank to learn from: those of the latest round, and an even choice of earlier rounds; all by
     default."""
@@ -217,13 +217,15 @@ class TrainingConfig:
     bank_memory: BankMemory = "auto"
     """Where samples lie while the student learns; auto is the nearest that holds them."""
 
-    def epochs_between(self, rounds: int) -> int:
-        """Passes over the samples so far after each of N rounds but the last: N - 1 times, over N / 2 rounds each."""
-        return (
-            max(1, round(2 * EXTRA_WORK * self.epochs / max(1, rounds - 1)))
-            if self.round_epochs is None
-            else self.round_epochs
-        )
+    def epochs_between(self, rounds: int) -> tuple[int, ...]:
+        """Passes over the samples so far after each of N rounds but the last: by default about as many rows each time.
+
+        After round r there are r / N of the samples, so the first trainings, of few, take more passes.
+        """
+        if self.round_epochs is not None:
+            return (self.round_epochs,) * (rounds - 1)
+        share = EXTRA_WORK * self.epochs * rounds / max(1, rounds - 1)
+        return tuple(max(1, round(share / number)) for number in range(1, rounds))
 
     def rows_learned(self, samples: int) -> int:
         """How many rows pass through the student, of so many samples: an epoch leaves out a last, smaller batch."""

@@ -90,9 +90,10 @@ def estimate(prepared: Prepared) -> Estimate:
 
 
 def _between(prepared: Prepared) -> float:
-    """The work of training between rounds, as a share of that after the last: (N - 1) times over N / 2 rounds each."""
+    """The work of training between rounds, as a share of that after the last: the r-th is over r rounds of N."""
     settings, rounds = prepared.config.training, prepared.plan.rounds
-    whole = settings.epochs_between(rounds) / settings.epochs * (rounds - 1) / 2
+    epochs = enumerate(settings.epochs_between(rounds), start=1)
+    whole = sum(number * each for number, each in epochs) / rounds / settings.epochs
     return whole if settings.replay is None else min(1.0, 2 * settings.replay / prepared.samples) * whole
 
 

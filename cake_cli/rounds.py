@@ -102,7 +102,7 @@ def _learn(
     prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, before: Classifier | None, reporter: Reporter
 ) -> None:
     """The student learns from the rounds so far, and is written for the next one."""
-    epochs = prepared.config.training.epochs_between(bank.plan.rounds)
+    epochs = prepared.config.training.epochs_between(bank.plan.rounds)[number - 1]
     lesson = lesson_of(prepared, run, bank, reporter)
     stretch = Stretch(_name(number), epochs, None if number == 1 else _name(number - 1))
     student, passes = learn(prepared, run, lesson, reporter, ALONE, stretch)

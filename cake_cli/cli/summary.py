@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,6 +164,12 @@ def _queries(prepared: Prepared) -> str:
     return ", ".join(parts)
 
 
+def _range(numbers: Sequence[int]) -> str:
+    """``17 to 2``, or the one number that all are."""
+    ends = list(dict.fromkeys((max(numbers, default=0), min(numbers, default=0))))
+    return " to ".join(map(str, ends))
+
+
 def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     config, plan = prepared.config, prepared.plan
     parts: list[str] = []
@@ -172,7 +179,8 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""
-        between = f" and {config.training.epochs_between(plan.rounds)} after each round" if plan.rounds > 1 else ""
+        between = f" and {_range(config.training.epochs_between(plan.rounds))} after each round"
+        between = between if plan.rounds > 1 else ""
         parts.append(f"{config.training.epochs} epochs{between if prepared.synthesizes else ''}{views}{baseline}")
     parts.append(f"about {duration(cost.total_seconds)}")
     budget = config.synthesis.budget_seconds

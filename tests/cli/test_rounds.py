@@ -36,7 +36,7 @@ def whole(cake: Cake, place: Path) -> Path:
 def test_what_is_shown(cake: Cake, place: Path, own_folder: Path):
     shown = cake("distill", place / "teacher.onnx", *ROUNDS, "-o", "run")
     assert shown.code == 0
-    assert "90 samples x 2 steps (cake) in 3 rounds, 2 epochs and 1 after each round" in shown.err
+    assert "90 samples x 2 steps (cake) in 3 rounds, 2 epochs and 2 to 1 after each round" in shown.err
     assert "expected agreement" in shown.err
     assert "student passes" in shown.err
     outcome = json.loads(cake("resume", "run", "--json").out)
