@@ -88,7 +88,7 @@ def test_passes_of_teacher_and_student_are_counted(undisturbed: RunDirectory):
     assert record["student_passes"] == {"forward": 120 * 4, "backward": 120 * 4}
     assert [entry["samples"] for entry in record["rounds"]] == [60, 60, 60]
     assert [entry["teacher_passes"]["forward"] for entry in record["rounds"]] == [300, 300, 300]
-    assert [entry.get("epochs") for entry in record["rounds"]] == [2, 2, None]
+    assert [entry.get("epochs") for entry in record["rounds"]] == [3, 2, None]
     assert [entry.get("learned") for entry in record["rounds"]] == [57, 114, None], "three are held out of each sixty"
     assert undisturbed.metrics("round-2")[-1]["epoch"] == 2
 
@@ -127,7 +127,7 @@ def test_views_are_counted_in_every_round(config: Config, tmp_path: Path):
     changed = replace(config, training=replace(config.training, views=("noise",)))
     run = run_of(changed, tmp_path / "run")
     between = [entry["training_passes"]["forward"] for entry in run.record["rounds"]]
-    assert between == [2 * 48, 2 * 112, 0], "whole batches of 16"
+    assert between == [3 * 48, 2 * 112, 0], "whole batches of 16"
     assert run.record["training_passes"]["forward"] == sum(between) + 4 * 160
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cake_cli.models.bounds import bounded_values
 from cake_cli.models.onnx.interpreter.host import Host
-from cake_cli.models.onnx.interpreter.node import UnsupportedOperator
+from cake_cli.models.onnx.interpreter.node import LEAST_EPSILON, UnsupportedOperator
 from cake_cli.models.onnx.interpreter.program import Argument, Compiler, Constant, Program, Step
 from cake_cli.models.onnx.interpreter.shape_math import SHAPE_MATH
 
@@ -66,7 +66,7 @@ class Interpreter(nn.Module):
     def batch_norm(self, weights: Sequence[Tensor], epsilon: float) -> str:
         """Registers a batch normalisation with (scale, bias, mean, variance), each (C,)."""
         scale, bias, mean, variance = weights
-        norm = GraphBatchNorm(scale.numel(), eps=epsilon)
+        norm = GraphBatchNorm(scale.numel(), eps=max(epsilon, LEAST_EPSILON))
         norm.weight.copy_(scale)
         norm.bias.copy_(bias)
         norm.running_mean, norm.running_var = mean.clone(), variance.clone()

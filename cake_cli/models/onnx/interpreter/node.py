@@ -37,6 +37,10 @@ STORED: dict[int, torch.dtype] = {
 """Narrow types that weights are stored in, for DequantizeLinear, and what holds their values; never computed with."""
 
 
+LEAST_EPSILON = 2.0**-126
+"""What torch 2.11 takes instead of an epsilon of 0, and no variance above 1e-30 notices."""
+
+
 class UnsupportedOperator(Exception):
     """An operator, or a way of using one, that has no torch counterpart here."""
 

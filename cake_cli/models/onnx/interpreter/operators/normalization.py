@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cake_cli.models.onnx.interpreter.node import Node, UnsupportedOperator
+from cake_cli.models.onnx.interpreter.node import LEAST_EPSILON, Node, UnsupportedOperator
 from cake_cli.models.onnx.interpreter.table import Table
 
 TABLE = Table()
@@ -19,7 +19,7 @@ def _batch_normalization(
     epsilon = node.number("epsilon", 1e-5)
     if node.flag("training_mode") or (node.opset < 7 and not node.flag("is_test", node.opset >= 6)):
         raise UnsupportedOperator(f"{node.title} in training mode")
-    return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
+    return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, max(epsilon, LEAST_EPSILON))
 
 
 @TABLE.add("InstanceNormalization")
