@@ -179,19 +179,34 @@ def test_views_take_a_teacher_and_samples(config: Config, bank: SampleBank, alon
         prepare(with_training(alone, views=("noise",)), student=True)
 
 
+class Listening(SilentReporter):
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+        self.noted: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+    def note(self, text: str) -> None:
+        self.noted.append(text)
+
+
 def test_a_student_that_overfits_is_told(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Listening(SilentReporter):
-        def __init__(self) -> None:
-            self.heard: list[str] = []
-
-        def warn(self, text: str) -> None:
-            self.heard.append(text)
-
     monkeypatch.setattr(training, "known_by_heart", lambda learned, heldout: 0.4)
     listening = Listening()
     run_of(config, tmp_path / "run", listening)
-    assert len(listening.heard) == 1
-    assert "overfits" in listening.heard[0]
+    assert len(listening.warned) == 1
+    assert "overfits" in listening.warned[0]
+
+
+def test_samples_drawn_to_what_students_had_wrong_are_no_sign_of_overfitting(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "known_by_heart", lambda learned, heldout: 0.4)
+    listening = Listening()
+    run_of(replace(config, synthesis=replace(config.synthesis, rounds=2)), tmp_path / "run", listening)
+    assert listening.warned == []
+    assert any("students had wrong" in text for text in listening.noted)
 
 
 def test_where_samples_lie_changes_no_bit(config: Config, tmp_path: Path):
