@@ -282,10 +282,18 @@ def _check_rounds(plan: SetPlan, *, student: bool) -> None:
         raise UsageError(
             "rounds need a student that learns between them", "cake distill TEACHER --student cnn --rounds 4"
         )
-    world = Ranks.current().world
-    if world > 1:
+    require_one_process(plan, Ranks.current())
+
+
+def require_one_process(plan: SetPlan, ranks: Ranks) -> None:
+    """Refuses rounds on several ranks.
+
+    Raises:
+        UsageError: if there are both.
+    """
+    if plan.rounds > 1 and ranks.world > 1:
         raise UsageError(
-            f"--rounds is for one process, and there are {world} ranks",
+            f"--rounds is for one process, and there are {ranks.world} ranks",
             "the same command without torchrun, or --rounds 1",
         )
 

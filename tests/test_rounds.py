@@ -15,10 +15,12 @@ from cake_cli import pipeline, rounds, training
 from cake_cli.config import Config, EvaluationConfig, TrainingConfig
 from cake_cli.distillation.fidelity import Agreement
 from cake_cli.errors import DataError, RunError, UsageError
+from cake_cli.estimating import settle
 from cake_cli.events import SilentReporter
 from cake_cli.lesson import compose
 from cake_cli.models.students import load_student
 from cake_cli.planning import prepare
+from cake_cli.ranks import Ranks
 from cake_cli.rounds import still_rises
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
@@ -272,6 +274,14 @@ def test_rounds_are_refused_where_no_student_is_between_them(config: Config, mon
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(UsageError, match="--rounds is for one process, and there are 2 ranks"):
         prepare(config, student=True)
+
+
+def test_rounds_that_one_process_began_are_not_gone_on_with_by_two(config: Config, undisturbed: RunDirectory):
+    unsaid = prepare(with_synthesis(config, rounds=None), student=True)
+    assert unsaid.plan.rounds == 1, "too few sets for more, unless asked for"
+    assert settle(unsaid, undisturbed.bank_path, Ranks())[0].plan.rounds == 3
+    with pytest.raises(UsageError, match="--rounds is for one process, and there are 2 ranks"):
+        settle(unsaid, undisturbed.bank_path, Ranks(0, 2))
 
 
 # --- replay -------------------------------------------------------------------------------------------------------
