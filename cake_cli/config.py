@@ -75,6 +75,7 @@ LearningRateSchedule = Literal["one-cycle", "cosine", "constant"]
 BankMemory = Literal["auto", "device", "host", "disk"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Plan = Literal["auto", "plain"]
+DEFAULT_EPOCHS = 30
 EXTRA_WORK = 0.5
 """What the student learns between rounds, as a share of what it learns after the last."""
 
@@ -168,15 +169,16 @@ class StudentConfig:
 class TrainingConfig:
     """How the student learns from the bank."""
 
-    epochs: int = 30
-    """Passes over the bank."""
+    epochs: int | None = None
+    """Passes over all that is learned; by default 30, and so many fewer where noise is learned beside the bank that
+    about as many rows are."""
     round_epochs: int | None = None
     """Passes over the samples so far after each round but the last; by default so many that all of them together are
     half the work of --epochs, in equal parts."""
     replay: int | None = None
     """Most samples of the bank to learn from: those of the latest round, and an even choice of earlier rounds; all by
     default."""
-    batch_size: int = 256
+    batch_size: int = 128
     """Samples of a training step."""
     student_optimizer: OptimizerName = "auto"
     """auto is adamw for students with layer normalisation (transformers, ConvNeXt), else sgd."""
@@ -198,8 +200,9 @@ class TrainingConfig:
     """Decay of a moving average of the student's weights, such as 0.999, which then is the student; 0 is without."""
     views: tuple[View, ...] = ()
     """Changes of synthetic samples, such as mix,shift, each of half of them, labelled as the student sees them."""
-    noise_samples: int = 0
-    """Starting points that are only labelled by the teacher, not moved, to learn beside the bank."""
+    noise_samples: int | None = None
+    """Starting points that are only labelled by the teacher, not moved, to learn beside the bank; by default seven for
+    each of its samples where it is made in rounds along the teacher's own gradient, else none."""
     real_data: str | None = None
     """Real, labelled data to learn from, too (forms as for --data): the run is then NOT data-free."""
     real_split: str | None = None
@@ -217,28 +220,38 @@ class TrainingConfig:
     bank_memory: BankMemory = "auto"
     """Where samples lie while the student learns; auto is the nearest that holds them."""
 
-    def epochs_between(self, rounds: int) -> tuple[int, ...]:
+    def epochs_over(self, samples: int, learned: int) -> int:
+        """Passes over so many learned rows, of which so many are samples of a bank (0 without one)."""
+        if self.epochs is not None:
+            return self.epochs
+        return max(1, round(DEFAULT_EPOCHS * samples / learned)) if samples else DEFAULT_EPOCHS
+
+    def epochs_between(self, rounds: int, epochs: int) -> tuple[int, ...]:
         """Passes over the samples so far after each of N rounds but the last: by default about as many rows each time.
 
         After round r there are r / N of the samples, so the first trainings, of few, take more passes.
+
+        Args:
+            rounds: N.
+            epochs: passes over all samples after the last round.
         """
         if self.round_epochs is not None:
             return (self.round_epochs,) * (rounds - 1)
-        share = EXTRA_WORK * self.epochs * rounds / max(1, rounds - 1)
+        share = EXTRA_WORK * epochs * rounds / max(1, rounds - 1)
         return tuple(max(1, round(share / number)) for number in range(1, rounds))
 
-    def rows_learned(self, samples: int) -> int:
+    def rows_learned(self, samples: int, epochs: int) -> int:
         """How many rows pass through the student, of so many samples: an epoch leaves out a last, smaller batch."""
         batch = min(self.batch_size, samples)
-        return self.epochs * (samples // batch) * batch
+        return epochs * (samples // batch) * batch
 
     def __post_init__(self) -> None:
         require(
-            (self.epochs > 0, "--epochs must be positive", "--epochs 30"),
+            (self.epochs is None or self.epochs > 0, "--epochs must be positive", "--epochs 30"),
             (self.round_epochs is None or self.round_epochs > 0, "round_epochs must be positive", "leave it out"),
-            (self.noise_samples >= 0, "noise_samples cannot be negative", "--set training.noise_samples=0"),
+            ((self.noise_samples or 0) >= 0, "noise_samples cannot be negative", "--set training.noise_samples=0"),
             (self.replay is None or self.replay > 0, "--replay must be positive", "leave it out to learn from all"),
-            (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 256"),
+            (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 128"),
             (self.lr is None or self.lr > 0, "--lr must be positive", "--lr 0.1"),
             (0 <= self.momentum < 1, "momentum lies in [0, 1)", "--set training.momentum=0.9"),
             ((self.weight_decay or 0) >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
@@ -338,7 +351,7 @@ class Config:
             (
                 self.synthesis.samples != 0 or bank is not None or data is not None,
                 "--samples 0 leaves nothing to learn from",
-                "--real-data DATA, or --samples 8000",
+                "--real-data DATA, or --samples 20000",
             ),
         )
 

@@ -68,7 +68,7 @@ def estimate(prepared: Prepared) -> Estimate:
         disk += prepared.samples * (row_bytes + _copy_bytes(prepared))
     if prepared.architecture is None:
         return Estimate(seconds, disk, memory)
-    disk += prepared.config.training.noise_samples * row_bytes
+    disk += prepared.noise_samples * row_bytes
     if prepared.real is not None:
         disk += prepared.real.samples * (row_bytes + 8)
     size, hardware = prepared.learned_rows * row_bytes, prepared.hardware
@@ -84,16 +84,16 @@ def estimate(prepared: Prepared) -> Estimate:
             disk += (prepared.plan.rounds + 3) * 4 * one.size.parameters  # one a round, and one more checkpoint
         disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
-            seconds["baseline"] += each * prepared.samples
-            disk += 4 * one.size.parameters + prepared.samples * row_bytes  # its noise, until the end
+            floor = prepared.samples + prepared.noise_samples
+            seconds["baseline"] += each * floor
+            disk += 4 * one.size.parameters + floor * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)
 
 
 def _between(prepared: Prepared) -> float:
     """The work of training between rounds, as a share of that after the last: the r-th is over r rounds of N."""
     settings, rounds = prepared.config.training, prepared.plan.rounds
-    epochs = enumerate(settings.epochs_between(rounds), start=1)
-    whole = sum(number * each for number, each in epochs) / rounds / settings.epochs
+    whole = sum(number * each for number, each in enumerate(prepared.epochs_between, 1)) / rounds / prepared.epochs
     return whole if settings.replay is None else min(1.0, 2 * settings.replay / prepared.samples) * whole
 
 
@@ -248,7 +248,7 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
 
     asked = 0.0 if not settings.views or prepared.teacher is None else prepared.teacher.seconds_a_row or 0.0
     spent, rows = _quick_step(one_step, 8, min(settings.batch_size, prepared.learned_rows), hardware)
-    return (spent / rows + asked) * settings.epochs
+    return (spent / rows + asked) * prepared.epochs
 
 
 def _timed_views(prepared: Prepared) -> Views | None:

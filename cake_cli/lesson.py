@@ -59,7 +59,7 @@ def compose(bank: SampleBank | None, beside: list[Part], settings: TrainingConfi
 
 def _within(learned: Pool, bank: SampleBank, most: int | None) -> Pool:
     """At most so many samples: those of the latest round, and an even choice among the rows of earlier ones."""
-    latest = max(shard["round"] for shard in bank.manifest["shards"])
+    latest = bank.latest_round
     earlier = learned.rows < sum(shard["samples"] for shard in bank.manifest["shards"] if shard["round"] < latest)
     room = len(learned) if most is None else most - int((~earlier).sum())
     rows = int(earlier.sum()) // learned.group

@@ -51,6 +51,7 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     _record_bank(run, bank)
     if len(prepared.students) > 1:
         _teach_each(prepared, run, bank, reporter, ranks)
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         run.finish("complete")
         if prepared.config.evaluation.report:
             run.update(report=str(write_report(run)))
@@ -106,7 +107,7 @@ def _teach_each(
         run.update(students=folders)
     for name, folder in run.record["students"].items():
         alone = replace(prepared.for_student(name), bank=bank)
-        own = _run_of_one(run, name, run.path / folder, bank)
+        own = _run_of_one(alone, run, run.path / folder, bank)
         own.clear_leftovers()
         reported = own.record.get("report") is not None or not prepared.config.evaluation.report
         if own.record["status"] == "complete" and reported:
@@ -123,14 +124,15 @@ def _teach_each(
             raise
 
 
-def _run_of_one(run: RunDirectory, name: str, path: Path, bank: SampleBank | None) -> RunDirectory:
+def _run_of_one(prepared: Prepared, run: RunDirectory, path: Path, bank: SampleBank | None) -> RunDirectory:
     """The run directory of one of several students, as `cake train` would make it; gone on with where it is there."""
     if (path / "run.json").is_file():
         return RunDirectory.open(path)
     config = run.config()
     config = replace(
         config,
-        student=replace(config.student, architecture=name, others=()),
+        student=replace(config.student, architecture=prepared.students[0], others=()),
+        training=replace(config.training, noise_samples=prepared.noise_samples),
         synthesis=config.synthesis
         if bank is None
         else replace(config.synthesis, bank=str(bank.path.resolve()), rounds=1),
@@ -232,7 +234,8 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         | {
             "samples": prepared.samples,
             "steps": 0 if prepared.config.synthesis.only_labels else prepared.config.synthesis.steps,
-            "epochs": prepared.config.training.epochs,
+            "epochs": prepared.epochs,
+            "noise_samples": prepared.noise_samples,
         },
     )
     if "load" not in run.record["seconds"]:

@@ -38,6 +38,8 @@ from cake_cli.synthesis.sets import SetPlan, plan_sets
 DEFAULT_ROUNDS = 8
 """N of CAKE where a student learns, unless that would leave fewer sets in each than `LEAST_SETS_OF_A_ROUND`."""
 
+NOISE_FOR_EACH = 7
+"""Starting points that are labelled beside each sample of rounds, unless their number is given."""
 VALUES_PER_PASS = 1_500_000
 """Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
 ROWS_AT_ONCE = {"cpu": 500}
@@ -127,7 +129,33 @@ class Prepared:
     @property
     def learned_rows(self) -> int:
         """How many samples an epoch has, real ones and noise among them."""
-        return self.samples + self.config.training.noise_samples + (0 if self.real is None else self.real.samples)
+        return self.samples + self.noise_samples + (0 if self.real is None else self.real.samples)
+
+    @property
+    def epochs(self) -> int:
+        """Passes of the last training, or the only one, over all that is learned."""
+        beside = self.noise_samples if self.teacher is not None else 0
+        return self.config.training.epochs_over(self.samples, self.samples + beside)
+
+    @property
+    def epochs_between(self) -> tuple[int, ...]:
+        """Passes over what there is after each round but the last."""
+        return self.config.training.epochs_between(self.plan.rounds, self.epochs)
+
+    @property
+    def noise_samples(self) -> int:
+        """How many starting points are labelled beside the bank, or what time allowed of it, and learned with it."""
+        rounds = self.noise_plan.rounds_of_sets[: None if self.bank is None else self.bank.latest_round]
+        return sum(map(len, rounds)) * self.plan.set_size
+
+    @property
+    def noise_plan(self) -> SetPlan:
+        """Their sets, shared by the rounds as the bank's are."""
+        given, settings = self.config.training.noise_samples, self.config.synthesis
+        if given is None:
+            follows = settings.bank is None and self.plan.rounds > 1 and settings.gradients != "estimated"
+            given = NOISE_FOR_EACH * self.plan.samples if follows and self.blueprints else 0
+        return replace(self.plan, sets=-(-given // self.plan.set_size), spread=False)
 
     @property
     def trains_baseline(self) -> bool:
@@ -212,13 +240,13 @@ def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: S
     asked = {
         "real data": settings.real_data is not None,
         "changed samples": bool(settings.views),
-        "noise": settings.noise_samples > 0,
+        "noise": (settings.noise_samples or 0) > 0,
     }
     for what, wanted in asked.items():
         if wanted and teacher is None:
             raise UsageError(f"the teacher's file is needed to label {what}", "--teacher FILE")
     if settings.noise_samples and not plan.sets:
-        raise UsageError("noise_samples go beside a bank, and there is none", "--samples 8000")
+        raise UsageError("noise_samples go beside a bank, and there is none", "--samples 20000")
     if settings.views:
         require_possible(settings.views, spec.shape, plan.groups if plan.sets else 0)
     return None if settings.real_data is None or teacher is None else open_real(config, teacher)
@@ -259,7 +287,7 @@ def _within_queries(config: Config, subject: Subject) -> Config:
 
 def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, student: bool) -> SetPlan:
     if settings.samples == 0:
-        raise UsageError("--samples 0 makes no bank", "--samples 8000")
+        raise UsageError("--samples 0 makes no bank", "--samples 20000")
     plan = plan_sets(
         samples=DEFAULT_SAMPLES if settings.samples is None else settings.samples,
         classes=classes,
@@ -277,7 +305,7 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
 def _check_rounds(plan: SetPlan, *, student: bool) -> None:
     """Refuses rounds of nothing, and those that no student, or more than one process, would be between."""
     if not plan.sets:
-        raise UsageError("--rounds makes samples, and from real data alone none are made", "--samples 8000")
+        raise UsageError("--rounds makes samples, and from real data alone none are made", "--samples 20000")
     if not student:
         raise UsageError(
             "rounds need a student that learns between them", "cake distill TEACHER --student cnn --rounds 4"

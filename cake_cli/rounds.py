@@ -102,7 +102,7 @@ def _learn(
     prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, before: Classifier | None, reporter: Reporter
 ) -> None:
     """The student learns from the rounds so far, and is written for the next one."""
-    epochs = prepared.config.training.epochs_between(bank.plan.rounds)[number - 1]
+    epochs = prepared.epochs_between[number - 1]
     lesson = lesson_of(prepared, run, bank, reporter)
     stretch = Stretch(_name(number), epochs, None if number == 1 else _name(number - 1))
     student, passes = learn(prepared, run, lesson, reporter, ALONE, stretch)
@@ -127,14 +127,9 @@ def _name(number: int) -> str:
     return f"round-{number}"
 
 
-def last_round(bank: SampleBank) -> int:
-    """The latest round that a bank has samples of."""
-    return max((int(shard["round"]) for shard in bank.manifest["shards"]), default=1)
-
-
 def last_stretch(run: RunDirectory, bank: SampleBank | None) -> Stretch:
     """The training that makes the student of a run: from the state after the last round but one, where it is there."""
-    name = _name(1 if bank is None else last_round(bank) - 1)
+    name = _name(1 if bank is None else bank.latest_round - 1)
     there = (run.path / "checkpoints" / f"{name}.pt").is_file()
     return Stretch(start=name) if there else WHOLE
 
@@ -159,7 +154,7 @@ def hand_over(run: RunDirectory, own: RunDirectory, bank: SampleBank | None) -> 
 
 def look_back(prepared: Prepared, run: RunDirectory, bank: SampleBank, reporter: Reporter) -> None:
     """After the last training: says so if the student has become worse by it; raises as `make_in_rounds`."""
-    number = last_round(bank)
+    number = bank.latest_round
     before = _student_of(bank, number, prepared)
     if number > 1 and before is not None:
         lesson, after = lesson_of(prepared, run, bank, reporter), load_student(run.student_path, prepared.architecture)

@@ -22,7 +22,7 @@ pull on the logits of ten classes, N(6 · target, 9), as strongly in the mean: f
 Variation = Literal["anisotropic", "isotropic"]
 TV_WEIGHT = 200.0
 """Weight of total variation where none is given: the reference's for SVHN and CIFAR."""
-Init = Literal["normal", "uniform", "smooth"]
+Init = Literal["normal", "uniform", "smooth", "exposed"]
 StepSchedule = Literal["linear", "cosine"]
 Noise = Literal["implicit", "langevin", "both", "none"]
 Optimizer = Literal["sgd", "adam"]
@@ -30,7 +30,7 @@ Bounds = Literal["none", "clamp", "reparametrise"]
 BankFormat = Literal["safetensors", "npz", "png"]
 Gradients = Literal["auto", "exact", "estimated"]
 
-DEFAULT_SAMPLES = 8_000
+DEFAULT_SAMPLES = 20_000
 _DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -83,7 +83,7 @@ class SynthesisConfig:
     generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
     multi-scale noise, only labelled."""
     samples: int | None = None
-    """How many samples to make, rounded up to whole sets; by default 8000, or what fits into --time-budget; with
+    """How many samples to make, rounded up to whole sets; by default 20000, or what fits into --time-budget; with
     --real-data none (0)."""
     time_budget: str | None = None
     """How long synthesis may take, such as 90s, 20m or 1h30m: so many samples are made as fit, at most --samples."""
@@ -91,12 +91,12 @@ class SynthesisConfig:
     """In how many rounds samples are made: after each but the last the student learns from those so far, and the next
     are drawn to where it differs from the teacher. By default 8, or as many as have five sets each, for cake where a
     student learns; 1 is the paper."""
-    disagreement: float = 5.0
+    disagreement: float = 2.0
     """From the second round on, weight of the L1 distance between teacher's and student's probabilities, as a multiple
     of cls_weight; 0 for none."""
     formats: tuple[BankFormat, ...] = ("safetensors",)
     """Copies of the finished bank beside its safetensors shards: npz, or png, a folder of images for each class."""
-    steps: int = 100
+    steps: int = 8
     """Gradient steps on each sample; with --method generative, updates of the generator for each set."""
     gradients: Gradients = "auto"
     """auto: the teacher's own, and a teacher without any is only asked for labels; exact: a teacher without any is
@@ -112,8 +112,8 @@ class SynthesisConfig:
     """Most queries of synthesis, rows that the teacher is asked, labels included. Without --samples as many samples
     are made as that pays for; with it, fewer --steps are taken."""
     init: Init | None = None
-    """Starting points: smooth noise of many scales (vectors: normal), normal as in the paper, or uniform. smooth by
-    default."""
+    """Starting points: exposed, noise of many scales, brightnesses and contrasts within the range of inputs, by default
+    (vectors: normal); smooth, noise of many scales and variance one; normal as in the paper; or uniform."""
     set_size: int | None = None
     """Samples of a set, which share a step size; about 100 by default, a multiple of --groups."""
     groups: int | None = None
@@ -172,13 +172,13 @@ class SynthesisConfig:
     def __post_init__(self) -> None:
         _ = self.budget_seconds
         require(
-            (self.samples is None or self.samples >= 0, "--samples cannot be negative", "--samples 8000"),
+            (self.samples is None or self.samples >= 0, "--samples cannot be negative", "--samples 20000"),
             (
                 self.samples is None or self.samples <= MOST_SAMPLES,
                 f"--samples is at most {MOST_SAMPLES:,}",
-                "--samples 8000",
+                "--samples 20000",
             ),
-            (self.steps >= 0, "--steps cannot be negative", "--steps 100"),
+            (self.steps >= 0, "--steps cannot be negative", "--steps 8"),
             (self.only_labels or self.steps > 0, "--steps 0 makes noise", "--method noise or smooth-noise"),
             (self.directions >= 0, "directions cannot be negative", "--set synthesis.directions=10"),
             (self.smoothing > 0, "smoothing must be positive", "--set synthesis.smoothing=0.1"),
@@ -190,7 +190,7 @@ class SynthesisConfig:
                 "--gradients estimated, --method smooth-noise, or leave --queries out",
             ),
             (self.rounds is None or self.rounds > 0, "--rounds must be positive", "--rounds 4"),
-            (self.disagreement >= 0, "--disagreement cannot be negative", "--disagreement 5, or 0 for none"),
+            (self.disagreement >= 0, "--disagreement cannot be negative", "--disagreement 2, or 0 for none"),
             (
                 self.rounds in (None, 1) or self.method in ("cake", "naive"),
                 f"--method {self.method} draws no samples to where a student differs, so it has no rounds",
@@ -223,9 +223,9 @@ class SynthesisConfig:
         """What the choices among methods, terms and noise ask of each other."""
         method = self.method
         if method in LABELLED_ONLY:
-            own = "normal" if method == "noise" else "smooth"
-            fix = f"--set synthesis.init={own}"
-            yield self.init in (None, own), f"--method {method} is {own} noise, not {self.init}", fix
+            own = ("normal",) if method == "noise" else ("smooth", "exposed")
+            fix = f"--set synthesis.init={own[0]}"
+            yield self.init in (None, *own), f"--method {method} is {own[0]} noise, not {self.init}", fix
             return
         if method == "cake":
             pairs = self.groups != 1 or self.contrastive_weight == 0
@@ -287,7 +287,7 @@ class SynthesisConfig:
         """The kind of starting points, given or not."""
         if self.method == "noise":
             return "normal"
-        return self.init or "smooth"
+        return self.init or "exposed"
 
     @property
     def outside_contract(self) -> tuple[str, ...]:

@@ -355,7 +355,7 @@ def _require_health(bank: SampleBank, turn: Turn | None) -> Health:
     """How the samples came out; raises `RunError` if they are degenerate, or there are none."""
     health = _health(bank, turn) or bank.health
     if health is None:
-        raise RunError("no samples were made", "--samples 8000")
+        raise RunError("no samples were made", "--samples 20000")
     if _aims(bank):
         require_spread(health, planned=health.samples)
     return health

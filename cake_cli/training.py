@@ -34,6 +34,7 @@ from cake_cli.real_data import label
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
+from cake_cli.synthesis.sets import SetPlan
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,14 @@ def lesson_of(
     Arguments and errors are those of `train_student`.
     """
     beside: list[Part] = []
-    noise = prepared.config.training.noise_samples
-    if noise and prepared.teacher is not None:
-        shelf = Shelf(run.checkpoints / "beside")
-        if ranks.is_first:
-            _fill_with_noise(prepared, prepared.teacher, shelf, reporter, noise, seed=prepared.config.seed + 1)
-        ranks.barrier()
-        beside = shelf.parts()
+    if prepared.noise_samples and prepared.teacher is not None:
+        plan, seed = prepared.noise_plan, prepared.config.seed + 1
+        for number in range(1, 1 + (1 if bank is None else bank.latest_round)):
+            shelf = Shelf(_shared(prepared, run, bank) / "beside" / str(number))
+            if ranks.is_first:
+                _fill_with_noise(prepared, prepared.teacher, shelf, reporter, plan, number, seed=seed)
+            ranks.barrier()
+            beside += shelf.parts()
     if prepared.real is not None and prepared.teacher is not None:
         shelf, at_once = Shelf(run.checkpoints / "real"), max(1, VALUES_PER_PASS // prepared.subject.spec.values)
         if ranks.is_first:
@@ -116,6 +118,13 @@ def lesson_of(
         ranks.barrier()
         beside += shelf.parts()
     return compose(bank, beside, prepared.config.training)
+
+
+def _shared(prepared: Prepared, run: RunDirectory, bank: SampleBank | None) -> Path:
+    """Where what several students learn from is kept until the last has done so: beside the bank of this run."""
+    if bank is None or prepared.config.synthesis.bank is not None:
+        return run.checkpoints
+    return bank.path.parent / run.checkpoints.name
 
 
 def learn(
@@ -128,8 +137,8 @@ def learn(
     settings, views, passes = prepared.config.training, None, 0
     if settings.views and prepared.teacher is not None:
         views = Views(settings.views, prepared.teacher, prepared.hardware)
-        epochs = settings.epochs if stretch.epochs is None else stretch.epochs
-        passes = replace(settings, epochs=epochs).rows_learned(len(lesson.learned))
+        epochs = prepared.epochs if stretch.epochs is None else stretch.epochs
+        passes = settings.rows_learned(len(lesson.learned), epochs)
     try:
         return _fit(prepared, run, lesson, stretch, reporter, ranks, views=views), passes
     except RunError as fault:
@@ -149,8 +158,9 @@ def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
         return
     shelf = Shelf(run.checkpoints / "noise")
     if ranks.is_first:
-        samples, seed = prepared.samples, prepared.config.seed
-        passes = _fill_with_noise(prepared, prepared.teacher, shelf, reporter, samples, seed=seed)
+        sets = (prepared.samples + prepared.noise_samples) // prepared.plan.set_size
+        plan = replace(prepared.plan, sets=sets, rounds=1)
+        passes = _fill_with_noise(prepared, prepared.teacher, shelf, reporter, plan, 1, seed=prepared.config.seed)
         run.update(baseline_passes=asdict(passes))
     ranks.barrier()
     parts = shelf.parts()
@@ -180,22 +190,27 @@ def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: 
 
 
 def _fill_with_noise(
-    prepared: Prepared, teacher: Classifier, shelf: Shelf, reporter: Reporter, samples: int, *, seed: int
+    prepared: Prepared,
+    teacher: Classifier,
+    shelf: Shelf,
+    reporter: Reporter,
+    plan: SetPlan,
+    number: int,
+    *,
+    seed: int,
 ) -> Passes:
-    """So many starting points, in whole sets, labelled by the teacher and not moved.
+    """The starting points of a plan's round, labelled by the teacher and not moved.
 
-    As many as the bank has samples are the floor that every method must beat: what its steps add is what it is worth.
+    As many as a student learns from are the floor that every method must beat: what its steps add is what it is worth.
     """
-    plan = replace(prepared.plan, rounds=1)
-    if plan.samples != samples:
-        plan = replace(plan, sets=-(-samples // plan.set_size))
     engine = baseline_engine(prepared.config.synthesis, teacher, plan, seed=seed, hardware=prepared.hardware)
+    count = len(plan.rounds_of_sets[number - 1]) * plan.set_size
     if not shelf.is_whole:
-        with reporter.stage("noise", plan.samples, "samples") as stage:
-            waves = (engine.wave(sets, stage).samples for sets in plan.waves)
+        with reporter.stage("noise", count, "samples") as stage:
+            waves = (engine.wave(sets, stage).samples for sets in plan.waves if plan.round_of(sets.start) == number)
             shelf.fill(Part(samples.inputs, samples.logits) for samples in waves)
-            stage.conclude(f"{plan.samples:,} starting points labelled by the teacher")
-    return Passes(forward=plan.samples)
+            stage.conclude(f"{count:,} starting points labelled by the teacher")
+    return Passes(forward=count)
 
 
 def _fit(
@@ -209,7 +224,7 @@ def _fit(
     views: Views | None = None,
 ) -> nn.Module:
     settings, seed, hardware = prepared.config.training, prepared.config.seed, prepared.hardware
-    epochs = settings.epochs if stretch.epochs is None else stretch.epochs
+    epochs = prepared.epochs if stretch.epochs is None else stretch.epochs
     batch = min(settings.batch_size, len(lesson.learned))
     if batch < 2 * ranks.world:
         raise UsageError(

@@ -149,12 +149,15 @@ def _queries(prepared: Prepared) -> str:
             each = f" ({settings.directions} directions a step, smoothing {settings.smoothing:g})"
         parts.append(f"{prepared.planned_passes.forward:,}{limit} for samples{each}")
     if prepared.trains_baseline:
-        parts.append(f"{prepared.samples * len(prepared.students):,} for the noise baseline (--no-baseline)")
+        floor = (prepared.samples + prepared.noise_samples) * len(prepared.students)
+        parts.append(f"{floor:,} for the noise baseline (--no-baseline)")
     views = prepared.config.training.views
     if views and prepared.architecture is not None:
-        parts.append(f"{prepared.config.training.rows_learned(prepared.learned_rows):,} for views, at most")
-    if prepared.config.training.noise_samples:
-        parts.append(f"{prepared.config.training.noise_samples:,} for noise beside the bank")
+        parts.append(
+            f"{prepared.config.training.rows_learned(prepared.learned_rows, prepared.epochs):,} for views, at most"
+        )
+    if prepared.noise_samples:
+        parts.append(f"{prepared.noise_samples:,} for noise beside the bank")
     if prepared.real is not None:
         parts.append(f"{prepared.real.samples:,} for real data")
     if prepared.heldout is not None:
@@ -176,12 +179,14 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     if prepared.synthesizes:
         rounds = f" in {plan.rounds} rounds" if plan.rounds > 1 else ""
         parts.append(f"{plan.samples:,} samples{_steps(config.synthesis)} ({_method(config.synthesis)}){rounds}")
+    if prepared.noise_samples:
+        parts.append(f"{prepared.noise_samples:,} starting points labelled beside")
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""
-        between = f" and {_range(config.training.epochs_between(plan.rounds))} after each round"
+        between = f" and {_range(prepared.epochs_between)} after each round"
         between = between if plan.rounds > 1 else ""
-        parts.append(f"{config.training.epochs} epochs{between if prepared.synthesizes else ''}{views}{baseline}")
+        parts.append(f"{prepared.epochs} epochs{between if prepared.synthesizes else ''}{views}{baseline}")
     parts.append(f"about {duration(cost.total_seconds)}")
     budget = config.synthesis.budget_seconds
     if prepared.bank is None and budget is not None:

@@ -37,7 +37,7 @@ def require_possible(names: tuple[View, ...], shape: tuple[int, ...], group: int
         UsageError: with the views that would do.
     """
     if group == 0:
-        raise UsageError("--views is for synthetic samples, and there are none", "leave it out, or --samples 8000")
+        raise UsageError("--views is for synthetic samples, and there are none", "leave it out, or --samples 20000")
     of_images = [name for name in names if name in ("shift", "flip")]
     if of_images and len(shape) != 3:
         raise UsageError(f"vectors have no {' or '.join(of_images)}", "--views mix,noise")

@@ -198,6 +198,11 @@ class SampleBank:
         """How many waves of the plan are stored."""
         return len(self.manifest["shards"])
 
+    @property
+    def latest_round(self) -> int:
+        """The latest round that there are samples of; 1 before the first."""
+        return max((int(shard["round"]) for shard in self.manifest["shards"]), default=1)
+
     def missing_waves(self, number: int | None = None) -> list[int]:
         """The waves of the plan, or of its round `number`, that are not stored; none of a bank that is complete."""
         if self.is_complete:

@@ -23,7 +23,7 @@ from cake_cli.synthesis.pace import pace_of
 from cake_cli.synthesis.replay import ReplayedStep, capture_on
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.sets import SetPlan
-from cake_cli.synthesis.space import Anywhere, Space
+from cake_cli.synthesis.space import Anywhere, Space, exposed_range
 from cake_cli.synthesis.starts import WIDER, Revival, revive
 from cake_cli.synthesis.step import PlainStep, Step, Walk, even_part
 from cake_cli.synthesis.step_plan import StepPlan
@@ -327,5 +327,7 @@ class Engine:
 
     def _starts(self, sets: range, purpose: str) -> Tensor:
         """Starting points (P·B, *shape) of the sets, each set's from its own stream for this purpose."""
-        shape, size = self.teacher.spec.shape, self.plan.set_size
-        return torch.cat([draw_start(shape, size, stream(self.seed, index, purpose), self.init) for index in sets])
+        spec, size = self.teacher.spec, self.plan.set_size
+        bounds = exposed_range(spec) if self.init == "exposed" and spec.is_image else None
+        streams = [stream(self.seed, index, purpose) for index in sets]
+        return torch.cat([draw_start(spec.shape, size, own, self.init, bounds) for own in streams])

@@ -42,30 +42,44 @@ def stream(seed: int, index: int, purpose: str, device: torch.device | str = "cp
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def draw_start(shape: tuple[int, ...], count: int, generator: torch.Generator, init: Init = "normal") -> Tensor:
-    """Starting points of one set, (count, *shape), of mean zero and variance one, on the CPU.
+def draw_start(
+    shape: tuple[int, ...],
+    count: int,
+    generator: torch.Generator,
+    init: Init = "normal",
+    bounds: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Starting points of one set, (count, *shape), on the CPU; but for ``exposed`` of mean zero and variance one.
 
     Args:
         shape: of a row.
         count: how many.
         generator: the set's stream.
         init: ``normal`` is N(0, I), the paper's; ``uniform`` has the same variance; ``smooth`` is noise of many
-            scales, for images; for vectors it is normal.
+            scales, for images; for vectors it is normal; ``exposed`` is smooth noise as if photographed at random
+            brightness and contrast, and so within `bounds`; without them it is smooth.
+        bounds: least and greatest value of each channel, (C, 1, 1).
     """
+    if init == "exposed" and bounds is not None and len(shape) == 3:
+        low, high = bounds
+        return low + (high - low) * _exposed(_smooth(shape, count, generator, finest=2), generator)
     if init == "uniform":
         return (torch.rand(count, *shape, generator=generator) * 2 - 1) * math.sqrt(3)
-    if init == "smooth" and len(shape) == 3:
+    if init in ("smooth", "exposed") and len(shape) == 3:
         return _smooth(shape, count, generator)
     return torch.randn(count, *shape, generator=generator)
 
 
-def _smooth(shape: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-    """Gaussian noise on grids of 1, 2, 4, ... cells, enlarged, mixed in proportions that differ by sample."""
+def _smooth(shape: tuple[int, ...], count: int, generator: torch.Generator, finest: int = 1) -> Tensor:
+    """Gaussian noise on grids of 1, 2, 4, ... cells, enlarged, mixed in proportions that differ by sample.
+
+    The last grid is the first whose cells are of `finest` pixels or fewer.
+    """
     channels, height, width = shape
     total = torch.zeros(count, *shape)
     norm = torch.zeros(count, 1, 1, 1)
     cells = 1
-    while cells < 2 * max(height, width):
+    while cells == 1 or cells * finest < 2 * max(height, width):
         grid = (min(cells, height), min(cells, width))
         layer = torch.randn(count, channels, *grid, generator=generator)
         layer = F.interpolate(layer, size=(height, width), mode="bilinear", align_corners=True)
@@ -75,6 +89,27 @@ def _smooth(shape: tuple[int, ...], count: int, generator: torch.Generator) -> T
         norm += share.square()
         cells *= 2
     return total / norm.sqrt()
+
+
+def _exposed(noise: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise (N, C, H, W) of variance one at brightnesses and contrasts that differ by sample, cut off at 0 and 1.
+
+    Half of them fade towards an even background outside a soft window, as objects in pictures stand before one.
+    """
+    count, _, height, width = noise.shape
+    windows = []
+    for length, axes in ((height, (1, 1, -1, 1)), (width, (1, 1, 1, -1))):
+        place = torch.linspace(-1, 1, length).reshape(axes)
+        centre = 0.3 * torch.randn(count, 1, 1, 1, generator=generator)
+        extent = torch.empty(count, 1, 1, 1).uniform_(0.3, 1, generator=generator)
+        windows.append((-((place - centre) / extent).square() / 2).exp())
+    background = torch.randn(count, 1, 1, 1, generator=generator)
+    inside = windows[0] * windows[1]  # (N, 1, H, W)
+    framed = background + inside * (noise - background)
+    noise = torch.where(torch.rand(count, 1, 1, 1, generator=generator) < 0.5, framed, noise)
+    brightness = torch.empty(count, 1, 1, 1).uniform_(-0.25, 1.25, generator=generator)
+    contrast = torch.empty(count, 1, 1, 1).uniform_(-3, 2, generator=generator).exp2()
+    return (brightness + contrast * noise).clamp_(0, 1)
 
 
 def draw_labels(rows: int, groups: int, classes: int, generator: torch.Generator) -> Tensor:

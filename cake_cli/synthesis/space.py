@@ -10,6 +10,9 @@ from torch import Tensor
 
 from cake_cli.spec import InputSpec
 
+ASSUMED_RANGE = (-2.0, 2.0)
+"""Where next to all values of mean zero and variance one lie, as which inputs of an unknown range are taken."""
+
 
 def normalised_range(spec: InputSpec, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Least and greatest normalised value of each channel, (C, 1, 1) for images and (D,) for vectors.
@@ -23,6 +26,14 @@ def normalised_range(spec: InputSpec, device: torch.device | str = "cpu") -> tup
     mean, std = (torch.tensor(values).expand(spec.channels) for values in (spec.mean, spec.std))  # (C,)
     low, high = ((bound - mean) / std for bound in spec.range)
     return low.reshape(-1, *ones).to(device), high.reshape(-1, *ones).to(device)
+
+
+def exposed_range(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Between what `exposed` starting points lie: the range of inputs, or, where it is not known, `ASSUMED_RANGE`."""
+    if spec.range_is_known:
+        return normalised_range(spec)
+    low, high = (torch.full((spec.channels, 1, 1), bound) for bound in ASSUMED_RANGE)
+    return low, high
 
 
 class Space(Protocol):

@@ -34,6 +34,7 @@ from students import trained_teacher
 from variants import PAIRS, PARTS, VARIANTS, Pair
 
 from cake_cli.cli.app import run
+from cake_cli.planning import NOISE_FOR_EACH
 
 HERE = Path(__file__).resolve().parent
 DIGITS = HERE.parent / "digits"
@@ -110,11 +111,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help=f"some of: {'; '.join(VARIANTS)}")
     parser.add_argument("--leave-one-out", type=lambda text: tuple(text.split(",")), metavar="PART,..",
                         help=f"these together, and without each in turn; parts: {', '.join(PARTS)}")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--disagreement", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--disagreement", type=float, default=2.0)
     parser.add_argument("--steps", type=int, help="of each sample; those of the pair by default")
-    parser.add_argument("--epochs", type=int, default=30, help="of one-shot CAKE")
-    parser.add_argument("--most-noise", type=int, default=100_000, help="samples that a method without steps may label")
+    parser.add_argument("--epochs", type=int, default=300, help="of one-shot CAKE")
+    parser.add_argument("--most-noise", type=int, default=500_000, help="samples that a method without steps may label")
     parser.add_argument("--data", type=Path, help="folder of the images, as for reference.py; digits need none")
     parser.add_argument("--cache", type=Path, help="folder of trained teachers; --out by default")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
@@ -203,23 +204,29 @@ def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
     epochs, one_shot = options.epochs, in_sets(cell.passes / (2 * options.steps + 1))
     steps = max(1, options.steps // {"short": 4, "shorter": 16}.get(cell.length, 1))
     learned = one_shot * epochs * (1.5 if "longer" in cell.parts else 1)
+    start = next((part for part in ("smooth", "exposed") if part in cell.parts), "normal")
+    flags: list[object] = ["--set", f"synthesis.init={start}"]
     if cell.method in ("noise", "smooth-noise"):
         samples = in_sets(min(cell.passes, options.most_noise))
-        return ["--method", cell.method, "--samples", samples, "--epochs", max(1, round(learned / samples))]
-    looked_at = learned * (1.5 if "rounds" in cell.parts else 1) if "views" in cell.parts else 0
-    beside = 1 if "noise" in cell.parts else 0  # for each sample one that is not moved
+        return [*flags, "--method", cell.method, "--samples", samples, "--epochs", max(1, round(learned / samples))]
+    looked_at = 0.0
+    if "views" in cell.parts:  # half of the passes at most
+        again = 1.5 if "rounds" in cell.parts else 1
+        learned = min(learned, cell.passes / 2 / again)
+        looked_at = learned * again
+    beside = NOISE_FOR_EACH if "noise" in cell.parts else 0  # for each sample so many that are not moved
     samples = in_sets((cell.passes - looked_at) / (2 * steps + 1 + beside))
     epochs = max(1, int(learned / samples / (1 + beside)))
-    flags: list[object] = ["--samples", samples, "--steps", steps, "--epochs", epochs]
+    flags += ["--samples", samples, "--steps", steps, "--epochs", epochs]
+    flags += ["--set", f"training.noise_samples={beside * samples}"]
     flags += [] if cell.method is None else ["--method", cell.method]
-    flags += [] if "smooth" in cell.parts else ["--set", "synthesis.init=normal"]
     if "rounds" not in cell.parts:
         flags += ["--rounds", 1]
     else:
         flags += ["--disagreement", options.disagreement if "disagreement" in cell.parts else 0]
     most = -(-samples // SET_SIZE // options.rounds) * SET_SIZE
     for part in cell.parts:
-        flags += [text.format(rounds=options.rounds, round=most, noise=samples) for text in PARTS.get(part, [])]
+        flags += [text.format(rounds=options.rounds, round=most) for text in PARTS.get(part, [])]
     return flags
 
 
@@ -231,7 +238,8 @@ def in_sets(samples: float) -> int:
 def rows_learned(record: dict[str, Any]) -> int:
     """About how many rows went through the student, over all rounds."""
     between = sum((entry.get("epochs") or 0) * (entry.get("learned") or 0) for entry in record.get("rounds") or ())
-    return between + record["plan"]["epochs"] * record["synthesis"]["samples"]
+    beside = record["plan"].get("noise_samples", 0)
+    return between + record["plan"]["epochs"] * (record["synthesis"]["samples"] + beside)
 
 
 def seen(entry: dict[str, Any], path: Path, teacher: Path, heldout: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Pair:
 
 
 PAIRS = {
-    "digits": Pair("digits", "teacher.onnx", "cnn", steps=64),
+    "digits": Pair("digits", "teacher.onnx", "cnn", steps=128),
     "lenet5": Pair("mnist", "lenet5", "lenet5-half", steps=128),
     "cnn-to-mlp": Pair("mnist", "cnn", "mlp", steps=128, teacher_epochs=1),
     "mlp-to-cnn": Pair("mnist", "mlp", "cnn", steps=128),
@@ -27,6 +27,8 @@ PAIRS = {
 
 PARTS: dict[str, list[str]] = {
     "smooth": [],
+    "exposed": [],
+    "clamp": ["--set", "synthesis.bounds=clamp"],
     "rounds": ["--rounds", "{rounds}"],
     "disagreement": [],
     "no-replay": ["--replay", "{round}"],
@@ -35,42 +37,47 @@ PARTS: dict[str, list[str]] = {
     "temperature": ["--temperature", "4", "--loss", "kl"],
     "logits": ["--loss", "logits", "--lr", "0.01"],
     "hard": ["--set", "training.labels=hard"],
-    "noise": ["--set", "training.noise_samples={noise}"],
+    "noise": [],
     "langevin": ["--noise", "langevin"],
     "short": [],
     "shorter": [],
     "longer": [],
 }
-"""What can be put together. Without smooth, samples start from N(0, I); with short, a quarter of the steps makes four
-times the samples, with shorter a sixteenth sixteen times; with longer, students learn half as many rows again, as they
-do in rounds; noise is learned beside, a starting point for each sample."""
+"""What can be put together. Samples start from N(0, I), with smooth from noise of many scales, with exposed from such
+noise at many brightnesses and contrasts; with short, a quarter of the steps makes four times the samples, with shorter
+a sixteenth sixteen times; with longer, students learn half as many rows again, as they do in rounds; with noise, seven
+starting points are labelled and learned beside each sample, as by default in rounds."""
 
-LOOP = ("smooth", "rounds", "disagreement", "short")
+OLD_LOOP = ("smooth", "rounds", "disagreement", "short")
+LOOP = ("exposed", "rounds", "disagreement", "shorter", "noise")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "noise": ("method noise",),
-    "smooth noise": ("method smooth-noise",),
+    "smooth noise": ("method smooth-noise", "smooth"),
+    "exposed noise": ("method smooth-noise", "exposed"),
     "naive": ("method naive", "smooth"),
     "generative": ("method generative", "smooth"),
     "cake, normal start": (),
     "cake": ("smooth",),
-    "cake, longer training": ("smooth", "longer"),
-    "cake, short": ("smooth", "short"),
-    "cake, Langevin": ("smooth", "langevin"),
-    "cake, noise beside": ("smooth", "noise"),
+    "cake, exposed": ("exposed",),
+    "cake, exposed, shorter": ("exposed", "shorter", "longer"),
+    "cake, exposed, shorter, noise beside": ("exposed", "shorter", "noise", "longer"),
     "rounds": ("smooth", "rounds"),
     "rounds, disagreement": ("smooth", "rounds", "disagreement"),
-    "rounds, disagreement, Langevin": ("smooth", "rounds", "disagreement", "langevin"),
+    "smooth loop": OLD_LOOP,
+    "smooth loop, shorter": ("smooth", "rounds", "disagreement", "shorter"),
     "loop": LOOP,
-    "loop, shorter": ("smooth", "rounds", "disagreement", "shorter"),
-    "loop, normal start": ("rounds", "disagreement", "short"),
+    "loop, clamp": (*LOOP, "clamp"),
+    "loop, no noise beside": tuple(part for part in LOOP if part != "noise"),
+    "loop, no disagreement": tuple(part for part in LOOP if part != "disagreement"),
+    "loop, 32 steps": tuple("short" if part == "shorter" else part for part in LOOP),
     "loop, no replay": (*LOOP, "no-replay"),
     "loop, views": (*LOOP, "views"),
     "loop, ema": (*LOOP, "ema"),
     "loop, temperature 4": (*LOOP, "temperature"),
     "loop, logits": (*LOOP, "logits"),
     "loop, hard labels": (*LOOP, "hard"),
-    "loop, noise beside": (*LOOP, "noise"),
     "loop, Langevin": (*LOOP, "langevin"),
     "loop, naive": ("method naive", *LOOP),
 }
-"""`loop` is all that helped together: rounds of short walks from smooth noise to where student and teacher differ."""
+"""`loop` is all that helped together, and the default of `cake distill`: rounds of short walks from exposed noise to
+where student and teacher differ, with labelled noise beside. `smooth loop` was the best before starts were exposed."""

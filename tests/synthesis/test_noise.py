@@ -71,6 +71,33 @@ def test_starting_points_have_mean_zero_and_variance_one(init: Init, shape: tupl
     assert float(rows.std()) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 12), (2, 1, 1)])
+def test_exposed_starts_lie_within_the_range_and_reach_both_ends(shape: tuple[int, ...]) -> None:
+    low, high = torch.tensor([-0.5, -2.0, -1.0])[: shape[0], None, None], torch.full((shape[0], 1, 1), 3.0)
+    rows = draw_start(shape, 500, stream(0, 0, "start"), "exposed", (low, high))
+    assert rows.shape == (500, *shape)
+    assert torch.equal(rows.amin((0, 2, 3)), low.flatten())
+    assert torch.equal(rows.amax((0, 2, 3)), high.flatten())
+    again = draw_start(shape, 500, stream(0, 0, "start"), "exposed", (low, high))
+    assert torch.equal(rows, again)
+
+
+def test_exposed_starts_differ_in_brightness_and_contrast_and_have_no_noise_of_single_pixels() -> None:
+    bounds = (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    rows = draw_start((1, 16, 16), 1000, stream(0, 0, "start"), "exposed", bounds)
+    brightness, contrast = rows.mean((1, 2, 3)), rows.std((1, 2, 3))
+    assert float(brightness.quantile(0.9) - brightness.quantile(0.1)) > 0.5
+    assert float(contrast.quantile(0.9)) > 4 * float(contrast.quantile(0.1))
+    smooth = draw_start((1, 16, 16), 1000, stream(0, 0, "start"), "smooth")
+    rough = [float(one.diff(dim=3).square().mean() / one.var()) for one in (rows, smooth)]
+    assert rough[0] < 0.6 * rough[1]
+
+
+def test_without_a_range_exposed_starts_are_smooth() -> None:
+    shown, smooth = (draw_start((1, 8, 8), 9, stream(0, 0, "start"), init) for init in ("exposed", "smooth"))
+    assert torch.equal(shown, smooth)
+
+
 def test_smooth_starts_are_smoother_than_normal_ones() -> None:
     def roughness(init: Init) -> float:
         return float(draw_start((1, 16, 16), 200, stream(0, 0, "start"), init).diff(dim=3).abs().mean())
@@ -79,5 +106,7 @@ def test_smooth_starts_are_smoother_than_normal_ones() -> None:
 
 
 def test_vectors_start_normal_where_images_start_smooth() -> None:
-    smooth, normal = (draw_start((5,), 9, stream(0, 0, "start"), init) for init in ("smooth", "normal"))
+    inits: tuple[Init, ...] = ("smooth", "exposed", "normal")
+    smooth, exposed, normal = (draw_start((5,), 9, stream(0, 0, "start"), init) for init in inits)
     assert torch.equal(smooth, normal)
+    assert torch.equal(exposed, normal)
