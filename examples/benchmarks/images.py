@@ -32,7 +32,7 @@ class Images:
 
 def load_images(folder: Path, name: str) -> Images:
     """`mnist` or `cifar10`, from a folder whose read.py gives arrays, or that torchvision has downloaded to."""
-    arrays = {split: _read(folder, name, split) for split in ("train", "test")}
+    arrays = {split: read_arrays(folder, name, split) for split in ("train", "test")}
     scaled = {split: torch.from_numpy(x).float() / 255 for split, (x, _) in arrays.items()}
     scaled = {split: F.pad(x, (2, 2, 2, 2)) if x.shape[-1] == 28 else x for split, x in scaled.items()}
     std, mean = torch.std_mean(scaled["train"], dim=(0, 2, 3))
@@ -43,7 +43,7 @@ def load_images(folder: Path, name: str) -> Images:
     )
 
 
-def _read(folder: Path, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_arrays(folder: Path, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, C, H, W) of bytes and labels (N,)."""
     reader = folder / "read.py"
     if reader.is_file():
