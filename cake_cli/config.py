@@ -190,6 +190,8 @@ class TrainingConfig:
     """Momentum of SGD."""
     weight_decay: float | None = None
     """Weight decay; without it 5e-4 with sgd and 0.01 with adamw."""
+    clip: float = 1.0
+    """Largest norm of a step's gradient, to which a longer one is shortened; 0 for no bound."""
     labels: Labels = "soft"
     """soft: the teacher's probabilities; hard: its most probable class."""
     loss: LossName = "ce"
@@ -254,6 +256,7 @@ class TrainingConfig:
             (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 128"),
             (self.lr is None or self.lr > 0, "--lr must be positive", "--lr 0.1"),
             (0 <= self.momentum < 1, "momentum lies in [0, 1)", "--set training.momentum=0.9"),
+            (self.clip >= 0, "clip cannot be negative", "--set training.clip=1, or 0 for no bound"),
             ((self.weight_decay or 0) >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
             (self.temperature > 0, "--temperature must be positive", "--temperature 4"),
             (0 <= self.heldout_fraction <= 0.5, "heldout_fraction lies in [0, 0.5]", "0.05"),

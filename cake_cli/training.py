@@ -261,6 +261,7 @@ def _fit(
             rule=rule,
             lr_schedule=settings.lr_schedule,
             ema=settings.ema,
+            clip=settings.clip,
             seed=seed,
             hardware=hardware,
             stage=stage,

@@ -61,6 +61,7 @@ def train(
     stage: Stage,
     lr_schedule: LearningRateSchedule = "one-cycle",
     ema: float = 0.0,
+    clip: float = 0.0,
     hard_weight: float = 0.0,
     views: Views | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
@@ -89,6 +90,8 @@ def train(
         stage: told of progress, in epochs.
         lr_schedule: how the learning rate runs over all steps.
         ema: decay of the moving average of the weights that the student becomes; 0 for none.
+        clip: largest norm of the gradient of all weights together, to which a longer one is shortened (Pascanu,
+            Mikolov, Bengio 2013); 0 for no bound.
         hard_weight: lambda of Hinton's distillation, for samples with a true label.
         views: changes of the samples, labelled by the teacher.
         forward: what stands for `student` in training steps: the same weights, compiled or shared between
@@ -115,6 +118,7 @@ def train(
         schedule=_schedule(lr_schedule, optimizer, rule.lr, epochs * steps),
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16"),
         average=Average(student, ema) if ema else None,
+        clip=clip,
         hardware=hardware,
     )
     parts = learner.parts() | {"student": student}
@@ -162,6 +166,7 @@ class _Learner:
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
     average: Average | None
+    clip: float
     hardware: Hardware
 
     def parts(self) -> dict[str, checkpoints.Stateful]:
@@ -186,6 +191,10 @@ class _Learner:
         value = losses.mean() if share == 1 else losses.mean() * share
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+        if self.clip:
+            self.scaler.unscale_(self.optimizer)
+            weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            torch.nn.utils.clip_grad_norm_(weights, self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()

@@ -112,7 +112,6 @@ def test_help_lists_the_real_defaults(cake: Callable[..., Outcome], monkeypatch:
     help_page = words(cake("distill", "--help").out)
     for key in (
         "synthesis.steps",
-        "training.epochs",
         "training.batch_size",
         "training.temperature",
         "training.ema",

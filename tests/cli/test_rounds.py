@@ -36,7 +36,10 @@ def whole(cake: Cake, place: Path) -> Path:
 def test_what_is_shown(cake: Cake, place: Path, own_folder: Path):
     shown = cake("distill", place / "teacher.onnx", *ROUNDS, "-o", "run")
     assert shown.code == 0
-    assert "90 samples x 2 steps (cake) in 3 rounds, 2 epochs and 2 to 1 after each round" in shown.err
+    assert (
+        "90 samples x 2 steps (cake) in 3 rounds, 630 starting points labelled beside, 2 epochs and 2 to 1 "
+        in shown.err
+    )
     assert "expected agreement" in shown.err
     assert "student passes" in shown.err
     outcome = json.loads(cake("resume", "run", "--json").out)
@@ -75,7 +78,7 @@ def test_it_can_go_on_with_another_disagreement(cake: Cake, place: Path, own_fol
     assert killed(own_folder, ["distill", place / "teacher.onnx", *ROUNDS, "-o", "run"], "shard-00002", 1) == -9
     assert cake("resume", "run", "--disagreement", "1").code == 0
     shards = json.loads(Path("run/bank/manifest.json").read_text())["shards"]
-    assert [shard.get("disagreement") for shard in shards] == [None, 100.0, 20.0]
+    assert [shard.get("disagreement") for shard in shards] == [None, 40.0, 20.0]
     assert "disagreement = 1.0" in Path("run/config.toml").read_text()
 
 

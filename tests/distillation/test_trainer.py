@@ -134,7 +134,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"lr_schedule": "cosine"}])
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"lr_schedule": "cosine"}, {"clip": 0.1}])
 def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(
     tmp_path: Path, cpu: Hardware, more: dict[str, object]
 ) -> None:
@@ -194,6 +194,21 @@ def test_the_average_of_the_weights_becomes_the_student(cpu: Hardware) -> None:
     for found, wanted in zip(weights(averaged), expected, strict=True):
         if found.is_floating_point():
             torch.testing.assert_close(found, wanted)
+
+
+def test_a_long_gradient_is_shortened_and_a_short_one_is_not(cpu: Hardware) -> None:
+    def moved(clip: float) -> float:
+        """How far one step of plain SGD with a rate of one takes all weights together: the gradient's norm."""
+        student = nn.Linear(6, 3)
+        for weight in student.parameters():
+            nn.init.zeros_(weight)
+        rule = UpdateRule("sgd", 1.0, 0.0, momentum=0.0)
+        fit(student, cpu, epochs=1, batch_size=200, rule=rule, clip=clip, lr_schedule="constant")
+        return float(torch.cat([weight.detach().flatten() for weight in student.parameters()]).norm())
+
+    free = moved(0.0)
+    assert moved(free * 2) == pytest.approx(free)
+    assert moved(free / 4) == pytest.approx(free / 4, rel=1e-4)
 
 
 def test_true_labels_pull_where_there_are_any(cpu: Hardware) -> None:
