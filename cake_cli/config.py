@@ -204,7 +204,7 @@ class TrainingConfig:
     """Changes of synthetic samples, such as mix,shift, each of half of them, labelled as the student sees them."""
     noise_samples: int | None = None
     """Starting points that are only labelled by the teacher, not moved, to learn beside the bank; by default seven for
-    each of its samples where it is made in rounds along the teacher's own gradient, else none."""
+    each of its samples, 8 GiB at most, where it is made in rounds along the teacher's own gradient, else none."""
     real_data: str | None = None
     """Real, labelled data to learn from, too (forms as for --data): the run is then NOT data-free."""
     real_split: str | None = None

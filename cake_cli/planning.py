@@ -40,6 +40,8 @@ DEFAULT_ROUNDS = 8
 
 NOISE_FOR_EACH = 7
 """Starting points that are labelled beside each sample of rounds, unless their number is given."""
+NOISE_BYTES = 8 * 2**30
+"""What they may take on disk then: of large images there are fewer."""
 VALUES_PER_PASS = 1_500_000
 """Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
 ROWS_AT_ONCE = {"cpu": 500}
@@ -154,7 +156,8 @@ class Prepared:
         given, settings = self.config.training.noise_samples, self.config.synthesis
         if given is None:
             follows = settings.bank is None and self.plan.rounds > 1 and settings.gradients != "estimated"
-            given = NOISE_FOR_EACH * self.plan.samples if follows and self.blueprints else 0
+            room = NOISE_BYTES // (4 * (self.subject.spec.values + self.subject.classes))
+            given = min(NOISE_FOR_EACH * self.plan.samples, room) if follows and self.blueprints else 0
         return replace(self.plan, sets=-(-given // self.plan.set_size), spread=False)
 
     @property

@@ -74,6 +74,11 @@ def test_how_much_is_learned_beside_and_how_often(
     assert (prepared.noise_samples, prepared.epochs) == expected
 
 
+def test_of_large_inputs_there_are_as_many_as_fit(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cake_cli.planning.NOISE_BYTES", 300 * 4 * (4 * 4 + 3))
+    assert prepare(config, student=True).noise_samples == 300
+
+
 def test_a_bank_alone_has_nothing_beside(config: Config) -> None:
     assert prepare(with_synthesis(config, rounds=1), student=False).noise_samples == 0
 

@@ -2,7 +2,7 @@
 
     python examples/benchmarks/accuracy.py digits --passes 500000 --seeds 0 1 2
     python examples/benchmarks/accuracy.py lenet5 --data DATA --passes 500000 2000000 --seeds 0 1 2
-    python examples/benchmarks/accuracy.py lenet5 --data DATA --passes 8000000 --leave-one-out smooth,rounds
+    python examples/benchmarks/accuracy.py lenet5 --data DATA --leave-one-out exposed,rounds,disagreement,noise
 
 A forward pass with an input gradient counts 2, a labelling forward pass 1, those of views in training among them: each
 variant makes as many samples as its budget allows. All students of a budget learn as many rows as one-shot CAKE's

@@ -46,6 +46,7 @@ COMMON = {
     "synthesis.contrastive_weight": 0.1,
     "training.epochs": 300,
     "training.batch_size": 32,
+    "training.clip": 0.0,
     "training.heldout_fraction": 0.0,
     "evaluation.report": False,
 }
