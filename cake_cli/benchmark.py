@@ -256,6 +256,7 @@ def _training(prepared: Prepared, student: Blueprint, *, seconds: float) -> Comp
             epochs=1,
             batch_size=size,
             rule=rule,
+            clip=settings.clip,
             seed=0,
             hardware=hardware,
             stage=SILENT.stage("", 1, ""),

@@ -241,6 +241,7 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
             epochs=1,
             batch_size=rows,
             rule=UpdateRule.for_network(network, settings.student_optimizer, lr=1e-6),
+            clip=settings.clip,
             seed=0,
             hardware=hardware,
             stage=SILENT.stage("probe", 1, ""),
