@@ -22,7 +22,7 @@ from cake_cli.hardware import Hardware, available_memory, free_disk, is_out_of_m
 from cake_cli.methods import generator_training, untrained_generator
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
-from cake_cli.planning import Prepared, build_engine, require_one_process
+from cake_cli.planning import Prepared, baseline_engine, build_engine, require_one_process
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.disagreement import Disagreement
@@ -73,7 +73,8 @@ def estimate(prepared: Prepared) -> Estimate:
         disk += prepared.real.samples * (row_bytes + 8)
     size, hardware = prepared.learned_rows * row_bytes, prepared.hardware
     memory = held_bytes(size, choose_place(size, hardware, prepared.config.training.bank_memory), hardware)
-    seconds |= {"training": 0.0} | ({"baseline": 0.0} if prepared.trains_baseline else {})
+    label = _label_seconds(prepared) if prepared.noise_samples or prepared.trains_baseline else 0.0
+    seconds |= {"training": label * prepared.noise_samples} | ({"baseline": 0.0} if prepared.trains_baseline else {})
     for name in prepared.students:
         one = prepared.blueprints[name]
         each = _training_seconds(prepared, one.architecture)
@@ -85,7 +86,7 @@ def estimate(prepared: Prepared) -> Estimate:
         disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
             floor = prepared.samples + prepared.noise_samples
-            seconds["baseline"] += each * floor
+            seconds["baseline"] += (each + label) * floor
             disk += 4 * one.size.parameters + floor * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)
 
@@ -206,6 +207,21 @@ def _synthesis_seconds(prepared: Prepared, teacher: Classifier, against: Disagre
     if spent < QUICK:
         step = max(0.0, _timed(hardware, lambda: wave(rows, MORE_STEPS)) - spent) / (min(MORE_STEPS, engine.steps) - 1)
     return (spent - min(step, spent) + step * engine.steps) / rows * plan.samples
+
+
+def _label_seconds(prepared: Prepared) -> float:
+    """For each starting point that is drawn, and labelled without a step; 0 where there is no teacher."""
+    settings, plan, hardware, teacher = prepared.config.synthesis, prepared.plan, prepared.hardware, prepared.teacher
+    if teacher is None or teacher.seconds_a_row is not None:
+        return 0.0 if teacher is None else teacher.seconds_a_row or 0.0
+    engine = baseline_engine(settings, teacher, plan, seed=0, hardware=hardware)
+
+    def wave(rows: int) -> None:
+        part = replace(plan, rows=max(1, rows // plan.groups), at_once=1)
+        replace(engine, plan=part).wave(range(1), SILENT.stage("probe", 1, ""))
+
+    spent, rows = _quick_step(wave, plan.groups, plan.set_size * plan.at_once, hardware)
+    return spent / rows
 
 
 def _generative_seconds(prepared: Prepared, engine: Engine) -> float:

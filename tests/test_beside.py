@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cake_cli import pipeline, training
 from cake_cli.config import Config, EvaluationConfig, TrainingConfig
 from cake_cli.estimating import estimate
-from cake_cli.events import SILENT, SilentReporter
+from cake_cli.events import SILENT, SilentReporter, Stage
 from cake_cli.planning import NOISE_FOR_EACH, prepare
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Engine, Wave
 from tests.conftest import save_mlp
 from tests.test_planning import small
 
@@ -86,6 +88,25 @@ def test_a_bank_alone_has_nothing_beside(config: Config) -> None:
 def test_noise_takes_disk(config: Config) -> None:
     without, beside = (estimate(prepare(with_training(config, noise_samples=n), student=True)) for n in (0, 18_000))
     assert beside.disk - without.disk == 18_000 * 4 * (4 * 4 + 3 + 1)
+
+
+def test_labels_take_time_that_the_plan_says(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only the teacher moves, a millisecond a row."""
+    clock, wave = [0.0], Engine.wave
+
+    def counted(engine: Engine, sets: range, stage: Stage) -> Wave:
+        found = wave(engine, sets, stage)
+        clock[0] += 1e-3 * (found.passes.forward + found.passes.backward)
+        return found
+
+    data = tmp_path / "heldout.npz"
+    np.savez(data, x=np.zeros((4, 4, 4), dtype=np.uint8), y=np.arange(4) % 3)
+    monkeypatch.setattr(Engine, "wave", counted)
+    monkeypatch.setattr("cake_cli.estimating.time.perf_counter", lambda: clock[0])
+    shown = replace(config, evaluation=EvaluationConfig(data=str(data), report=False))
+    seconds = estimate(prepare(shown, student=True)).seconds
+    assert seconds["training"] == pytest.approx(7 * 180 * 1e-3)
+    assert seconds["baseline"] == pytest.approx(8 * 180 * 1e-3)
 
 
 def test_a_round_learns_the_noise_of_all_rounds_so_far(config: Config, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def train(
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16"),
         average=Average(student, ema) if ema else None,
         clip=clip,
+        clipped=tuple(student.parameters()),
         hardware=hardware,
     )
     parts = learner.parts() | {"student": student}
@@ -167,6 +168,8 @@ class _Learner:
     scaler: torch.amp.GradScaler
     average: Average | None
     clip: float
+    clipped: tuple[Tensor, ...]
+    """All weights, whose gradient `clip` bounds."""
     hardware: Hardware
 
     def parts(self) -> dict[str, checkpoints.Stateful]:
@@ -193,8 +196,7 @@ class _Learner:
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
         if self.clip:
             self.scaler.unscale_(self.optimizer)
-            weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-            torch.nn.utils.clip_grad_norm_(weights, self.clip)
+            torch.nn.utils.clip_grad_norm_(self.clipped, self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()

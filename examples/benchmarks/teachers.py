@@ -47,7 +47,7 @@ RAW = ("--input-range", "0,1")
 CASES = {
     "digits": Case("digits", "cnn", file="teacher.onnx"),
     "lenet5": Case("mnist", "lenet5-half", network="lenet5"),
-    "cnn": Case("mnist", "lenet5-half", network="lenet5", epochs=1),
+    "cnn": Case("mnist", "lenet5-half", network="cnn", epochs=1),
     "mlp": Case("mnist", "lenet5-half", network="mlp"),
     "lenet5, fashion": Case("fashion-mnist", "lenet5-half", network="lenet5", epochs=10),
     "lenet5, cifar10": Case("cifar10", "lenet5-half", network="lenet5", epochs=15),
