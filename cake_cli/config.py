@@ -170,8 +170,8 @@ class TrainingConfig:
     """How the student learns from the bank."""
 
     epochs: int | None = None
-    """Passes over all that is learned; by default 30, and so many fewer where noise is learned beside the bank that
-    about as many rows are."""
+    """Passes over all that is learned; by default 30, and so many fewer where noise and waypoints are learned beside
+    the bank that about as many rows are."""
     round_epochs: int | None = None
     """Passes over the samples so far after each round but the last; by default so many that all of them together are
     half the work of --epochs, in equal parts."""
@@ -205,6 +205,9 @@ class TrainingConfig:
     noise_samples: int | None = None
     """Starting points that are only labelled by the teacher, not moved, to learn beside the bank; by default seven for
     each of its samples, 8 GiB at most, where it is made in rounds along the teacher's own gradient, else none."""
+    waypoints: int | None = None
+    """Points on the way of each sample, with the labels that its steps ask for anyway, to learn beside the bank; by
+    default up to seven, 8 GiB at most, where it is made in rounds, else none."""
     real_data: str | None = None
     """Real, labelled data to learn from, too (forms as for --data): the run is then NOT data-free."""
     real_split: str | None = None
@@ -252,6 +255,7 @@ class TrainingConfig:
             (self.epochs is None or self.epochs > 0, "--epochs must be positive", "--epochs 30"),
             (self.round_epochs is None or self.round_epochs > 0, "round_epochs must be positive", "leave it out"),
             ((self.noise_samples or 0) >= 0, "noise_samples cannot be negative", "--set training.noise_samples=0"),
+            ((self.waypoints or 0) >= 0, "waypoints cannot be negative", "--set training.waypoints=0"),
             (self.replay is None or self.replay > 0, "--replay must be positive", "leave it out to learn from all"),
             (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 128"),
             (self.lr is None or self.lr > 0, "--lr must be positive", "--lr 0.1"),

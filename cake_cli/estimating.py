@@ -68,7 +68,7 @@ def estimate(prepared: Prepared) -> Estimate:
         disk += prepared.samples * (row_bytes + _copy_bytes(prepared))
     if prepared.architecture is None:
         return Estimate(seconds, disk, memory)
-    disk += prepared.noise_samples * row_bytes
+    disk += (prepared.floor_samples - prepared.samples) * row_bytes
     if prepared.real is not None:
         disk += prepared.real.samples * (row_bytes + 8)
     size, hardware = prepared.learned_rows * row_bytes, prepared.hardware
@@ -85,7 +85,7 @@ def estimate(prepared: Prepared) -> Estimate:
             disk += (prepared.plan.rounds + 3) * 4 * one.size.parameters  # one a round, and one more checkpoint
         disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
-            floor = prepared.samples + prepared.noise_samples
+            floor = prepared.floor_samples
             seconds["baseline"] += (each + label) * floor
             disk += 4 * one.size.parameters + floor * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)

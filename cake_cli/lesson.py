@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +23,19 @@ class Lesson:
     """Synthetic samples that are never trained on."""
     beside: Pool | None = None
     """Synthetic samples that are: the rows before and after held-out ones, made like them in all."""
+    waypoints: int = 0
+    """How many of what is learned are points on the way to samples, whose labels the steps had asked for."""
 
 
-def compose(bank: SampleBank | None, beside: list[Part], settings: TrainingConfig) -> Lesson:
+def compose(bank: SampleBank | None, beside: list[Part], settings: TrainingConfig, ways: Sequence[Part] = ()) -> Lesson:
     """What is learned and what is held out, of a bank and of what is learned beside it.
 
     Args:
         bank: its samples are chosen by their step size, and every n-th row is held out.
         beside: noise and real samples; all are learned from, none is measured on.
         settings: of the training.
+        ways: the points on the way to the bank's samples, (N · W, *shape) in all, those of a sample together; of
+            samples that are not learned, held out for one, they are not either.
 
     Raises:
         DataError: if nothing is left, or the bank is damaged.
@@ -50,11 +55,15 @@ def compose(bank: SampleBank | None, beside: list[Part], settings: TrainingConfi
     held = heldout_mask(len(pool), bank.plan.groups, settings.heldout_fraction)
     near = (held.roll(bank.plan.groups) | held.roll(-bank.plan.groups)) & ~held
     learned = _within(pool.select(~held), bank, settings.replay)
-    if beside:
-        count = sum(len(part.inputs) for part in beside)
-        own = torch.arange(len(sizes), len(sizes) + count)
-        learned = Pool((*parts, *beside), torch.cat([learned.rows, own]), learned.group, learned.paired)
-    return Lesson(learned, pool.select(held), pool.select(near)) if bool(held.any()) else Lesson(learned)
+    count = sum(len(part.inputs) for part in beside)
+    walked = sum(len(part.inputs) for part in ways)
+    each = walked // len(sizes)  # W
+    passed = (len(sizes) + learned.rows[:, None] * each + torch.arange(each)).flatten()  # (M, W) -> (M · W,)
+    own = torch.arange(len(sizes) + walked, len(sizes) + walked + count)
+    learned = Pool((*parts, *ways, *beside), torch.cat([learned.rows, passed, own]), learned.group, learned.paired)
+    if not bool(held.any()):
+        return Lesson(learned, waypoints=len(passed))
+    return Lesson(learned, pool.select(held), pool.select(near), len(passed))
 
 
 def _within(learned: Pool, bank: SampleBank, most: int | None) -> Pool:

@@ -30,7 +30,8 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
         UsageError: with what does not fit and what would.
     """
     if not spec.is_image:
-        if settings.method == "smooth-noise" or (settings.init in ("smooth", "exposed") and not settings.only_labels):
+        many = ("scenes", "exposed", "smooth")
+        if settings.method == "smooth-noise" or (settings.init in many and not settings.only_labels):
             raise UsageError(
                 "noise of many scales is for images; the input is a vector", "--method noise or init=normal"
             )

@@ -132,7 +132,7 @@ def _run_of_one(prepared: Prepared, run: RunDirectory, path: Path, bank: SampleB
     config = replace(
         config,
         student=replace(config.student, architecture=prepared.students[0], others=()),
-        training=replace(config.training, noise_samples=prepared.noise_samples),
+        training=replace(config.training, noise_samples=prepared.noise_samples, waypoints=prepared.waypoints),
         synthesis=config.synthesis
         if bank is None
         else replace(config.synthesis, bank=str(bank.path.resolve()), rounds=1),
@@ -236,6 +236,7 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
             "steps": 0 if prepared.config.synthesis.only_labels else prepared.config.synthesis.steps,
             "epochs": prepared.epochs,
             "noise_samples": prepared.noise_samples,
+            "waypoints": prepared.waypoints,
         },
     )
     if "load" not in run.record["seconds"]:

@@ -40,8 +40,10 @@ DEFAULT_ROUNDS = 8
 
 NOISE_FOR_EACH = 7
 """Starting points that are labelled beside each sample of rounds, unless their number is given."""
+WAYPOINTS = 7
+"""Points on the way of each sample that are learned in rounds, unless their number is given."""
 NOISE_BYTES = 8 * 2**30
-"""What they may take on disk then: of large images there are fewer."""
+"""What either may take on disk then: of large images there are fewer."""
 VALUES_PER_PASS = 1_500_000
 """Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
 ROWS_AT_ONCE = {"cpu": 500}
@@ -130,14 +132,19 @@ class Prepared:
 
     @property
     def learned_rows(self) -> int:
-        """How many samples an epoch has, real ones and noise among them."""
-        return self.samples + self.noise_samples + (0 if self.real is None else self.real.samples)
+        """How many samples an epoch has, real ones, noise and waypoints among them."""
+        return self.floor_samples + (0 if self.real is None else self.real.samples)
+
+    @property
+    def floor_samples(self) -> int:
+        """How many labels of the teacher's own a student learns from: the noise baseline has as many."""
+        return self.samples * (1 + self.waypoints) + self.noise_samples
 
     @property
     def epochs(self) -> int:
         """Passes of the last training, or the only one, over all that is learned."""
         beside = self.noise_samples if self.teacher is not None else 0
-        return self.config.training.epochs_over(self.samples, self.samples + beside)
+        return self.config.training.epochs_over(self.samples, self.samples * (1 + self.waypoints) + beside)
 
     @property
     def epochs_between(self) -> tuple[int, ...]:
@@ -149,6 +156,17 @@ class Prepared:
         """How many starting points are labelled beside the bank, or what time allowed of it, and learned with it."""
         rounds = self.noise_plan.rounds_of_sets[: None if self.bank is None else self.bank.latest_round]
         return sum(map(len, rounds)) * self.plan.set_size
+
+    @property
+    def waypoints(self) -> int:
+        """W: how many points on the way of each sample are learned beside it."""
+        given, settings = self.config.training.waypoints, self.config.synthesis
+        if given is None:
+            follows = settings.bank is None and self.plan.rounds > 1 and bool(self.blueprints)
+            row = 4 * (self.subject.spec.values + self.subject.classes)
+            given = min(WAYPOINTS, NOISE_BYTES // (row * max(1, self.plan.samples))) if follows else 0
+        moved = not settings.only_labels and settings.method != "generative"
+        return min(given, settings.steps - 1) if moved and self.samples else 0
 
     @property
     def noise_plan(self) -> SetPlan:
@@ -207,6 +225,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if bank is None and (config.synthesis.rounds or 1) > 1:
         _check_rounds(plan, student=student)
     _check_replay(config.training.replay, plan)
+    if config.training.waypoints and Ranks.current().world > 1:
+        raise UsageError("waypoints are kept by one process", "the same command without torchrun, or waypoints=0")
     if plan.sets and bank is None and teacher is not None:
         require_gradient(config.synthesis, teacher)
         check_choices(config.synthesis, subject.spec, subject.classes, plan)

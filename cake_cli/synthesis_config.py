@@ -22,7 +22,7 @@ pull on the logits of ten classes, N(6 · target, 9), as strongly in the mean: f
 Variation = Literal["anisotropic", "isotropic"]
 TV_WEIGHT = 200.0
 """Weight of total variation where none is given: the reference's for SVHN and CIFAR."""
-Init = Literal["normal", "uniform", "smooth", "exposed"]
+Init = Literal["normal", "uniform", "smooth", "exposed", "scenes"]
 StepSchedule = Literal["linear", "cosine"]
 Noise = Literal["implicit", "langevin", "both", "none"]
 Optimizer = Literal["sgd", "adam"]
@@ -112,8 +112,9 @@ class SynthesisConfig:
     """Most queries of synthesis, rows that the teacher is asked, labels included. Without --samples as many samples
     are made as that pays for; with it, fewer --steps are taken."""
     init: Init | None = None
-    """Starting points: exposed, noise of many scales, brightnesses and contrasts within the range of inputs, by default
-    (vectors: normal); smooth, noise of many scales and variance one; normal as in the paper; or uniform."""
+    """Starting points, by default (vectors: normal) scenes: within the range of inputs a third each of exposed noise,
+    shapes that hide each other, and lines; exposed, noise of many scales, brightnesses and contrasts alone; smooth,
+    noise of many scales and variance one; normal as in the paper; or uniform."""
     set_size: int | None = None
     """Samples of a set, which share a step size; about 100 by default, a multiple of --groups."""
     groups: int | None = None
@@ -223,7 +224,7 @@ class SynthesisConfig:
         """What the choices among methods, terms and noise ask of each other."""
         method = self.method
         if method in LABELLED_ONLY:
-            own = ("normal",) if method == "noise" else ("smooth", "exposed")
+            own = ("normal",) if method == "noise" else ("scenes", "exposed", "smooth")
             fix = f"--set synthesis.init={own[0]}"
             yield self.init in (None, *own), f"--method {method} is {own[0]} noise, not {self.init}", fix
             return
@@ -287,7 +288,7 @@ class SynthesisConfig:
         """The kind of starting points, given or not."""
         if self.method == "noise":
             return "normal"
-        return self.init or "exposed"
+        return self.init or "scenes"
 
     @property
     def outside_contract(self) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from cake_cli.config import LABELLED_ONLY, SynthesisConfig
+from cake_cli.distillation.pool import Part
+from cake_cli.distillation.shelf import waypoint_shelf
 from cake_cli.errors import DataError, RunError
 from cake_cli.events import SILENT, Reporter
 from cake_cli.hardware import Hardware, is_out_of_memory
@@ -116,7 +118,8 @@ def _engine(prepared: Prepared) -> Engine:
     if prepared.teacher is None:
         raise DataError("a bank cannot be made without its teacher", "cake synthesize TEACHER -o BANK")
     settings, seed = prepared.config.synthesis, prepared.config.seed
-    return build_engine(settings, prepared.teacher, prepared.plan, seed=seed, hardware=prepared.hardware)
+    engine = build_engine(settings, prepared.teacher, prepared.plan, seed=seed, hardware=prepared.hardware)
+    return replace(engine, waypoints=prepared.waypoints)
 
 
 # --- the folder ---------------------------------------------------------------------------------------------------
@@ -287,6 +290,9 @@ def _make_waves(
             require_spread(health, planned=planned)  # of what this rank knows; the first looks at all in the end
 
     def store(wave: Wave, rows: int) -> None:
+        if run is not None and wave.waypoints is not None:  # before the shard: what the bank names has them
+            shelf = waypoint_shelf(run.checkpoints, bank.plan.wave_of(wave.sets.start))
+            shelf.fill([Part(*wave.waypoints)])
         shard = bank.add(wave, rows_per_pass=rows, spent=course.spent, disagreement=weight)
         course.shows(on_target=f"{shard['health']['on_target']:.1%}")
         if run is not None:

@@ -18,10 +18,10 @@ from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.placement import choose_place, feed_from
 from cake_cli.distillation.pool import Part, Pool
-from cake_cli.distillation.shelf import Shelf
+from cake_cli.distillation.shelf import Shelf, waypoint_shelf
 from cake_cli.distillation.trainer import Epoch, train
 from cake_cli.distillation.views import Views
-from cake_cli.errors import RunError, UsageError
+from cake_cli.errors import DataError, RunError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware
 from cake_cli.lesson import Lesson, compose
@@ -84,7 +84,7 @@ def train_student(
         EnvironmentFault: if the disk is full.
     """
     lesson = lesson_of(prepared, run, bank, reporter, ranks)
-    labelled = len(lesson.learned) - lesson.learned.paired
+    labelled = len(lesson.learned) - lesson.learned.paired - lesson.waypoints
     student, passes = learn(prepared, run, lesson, reporter, ranks, stretch)
     if not ranks.is_first:
         return
@@ -117,7 +117,26 @@ def lesson_of(
             label(prepared.real, prepared.teacher, prepared.hardware, shelf, reporter, at_once=at_once)
         ranks.barrier()
         beside += shelf.parts()
-    return compose(bank, beside, prepared.config.training)
+    ways = _waypoints(prepared, run, bank) if bank is not None and prepared.waypoints else []
+    return compose(bank, beside, prepared.config.training, ways)
+
+
+def _waypoints(prepared: Prepared, run: RunDirectory, bank: SampleBank) -> list[Part]:
+    """The points on the way to the samples of each shard of the bank.
+
+    Raises:
+        DataError: if they were not kept, or are lost.
+    """
+    parts: list[Part] = []
+    for shard in bank.manifest["shards"]:
+        shelf = waypoint_shelf(_shared(prepared, run, bank), bank.plan.wave_of(shard["sets"][0]))
+        if not shelf.is_whole:
+            raise DataError(
+                f"{shelf.path} is not there: waypoints are kept while samples are made, until the run ends",
+                f"{shlex.join(['cake', 'train', str(bank.path), '--student', *prepared.students])}, without waypoints",
+            )
+        parts += shelf.parts()
+    return parts
 
 
 def _shared(prepared: Prepared, run: RunDirectory, bank: SampleBank | None) -> Path:
@@ -158,7 +177,7 @@ def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
         return
     shelf = Shelf(run.checkpoints / "noise")
     if ranks.is_first:
-        sets = (prepared.samples + prepared.noise_samples) // prepared.plan.set_size
+        sets = prepared.floor_samples // prepared.plan.set_size
         plan = replace(prepared.plan, sets=sets, rounds=1)
         passes = _fill_with_noise(prepared, prepared.teacher, shelf, reporter, plan, 1, seed=prepared.config.seed)
         run.update(baseline_passes=asdict(passes))

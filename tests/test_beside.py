@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cake_cli import pipeline, training
 from cake_cli.config import Config, EvaluationConfig, TrainingConfig
+from cake_cli.errors import DataError, UsageError
 from cake_cli.estimating import estimate
 from cake_cli.events import SILENT, SilentReporter, Stage
 from cake_cli.planning import NOISE_FOR_EACH, prepare
@@ -48,41 +50,47 @@ def with_synthesis(config: Config, **changes: object) -> Config:
 
 def test_rounds_label_seven_starting_points_beside_each_sample(config: Config, tmp_path: Path) -> None:
     prepared = prepare(config, student=True)
-    assert (prepared.noise_samples, prepared.epochs) == (7 * 180, 4), "about as many rows as thirty times the bank"
-    assert prepared.learned_rows == 8 * 180
+    assert (prepared.noise_samples, prepared.waypoints) == (7 * 180, 3), "of four steps"
+    assert (prepared.learned_rows, prepared.epochs) == (11 * 180, 3), "about as many rows as thirty times the bank"
     run = run_of(config, tmp_path / "run")
     assert run.record["training_passes"] == {"forward": 7 * 180, "backward": 0}
-    assert [entry.get("learned") for entry in run.record["rounds"]] == [57 + 420, 2 * (57 + 420), None]
-    assert (run.record["plan"]["noise_samples"], run.record["plan"]["epochs"]) == (7 * 180, 4)
+    assert [entry.get("learned") for entry in run.record["rounds"]] == [4 * 57 + 420, 2 * (4 * 57 + 420), None]
+    plan = run.record["plan"]
+    assert (plan["noise_samples"], plan["waypoints"], plan["epochs"]) == (7 * 180, 3, 3)
     assert not (run.path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "training_changes", "expected"),
     [
-        ({"rounds": 1}, {}, (0, 30)),
-        ({"gradients": "estimated"}, {}, (0, 30)),
-        ({}, {"noise_samples": 0}, (0, 30)),
-        ({}, {"noise_samples": 31}, (60, 22)),
-        ({}, {"epochs": 9}, (7 * 180, 9)),
+        ({"rounds": 1}, {}, (0, 0, 30)),
+        ({"rounds": 1}, {"waypoints": 2}, (0, 2, 10)),
+        ({"gradients": "estimated"}, {}, (0, 3, 8)),
+        ({}, {"noise_samples": 0}, (0, 3, 8)),
+        ({}, {"noise_samples": 31}, (60, 3, 7)),
+        ({}, {"noise_samples": 0, "waypoints": 0}, (0, 0, 30)),
+        ({"steps": 20}, {}, (7 * 180, 7, 2)),
+        ({}, {"epochs": 9}, (7 * 180, 3, 9)),
     ],
-    ids=["one round", "estimated gradients", "none", "a number", "epochs"],
+    ids=["one round", "waypoints of one", "estimated gradients", "none", "a number", "neither", "steps", "epochs"],
 )
 def test_how_much_is_learned_beside_and_how_often(
-    config: Config, changes: dict[str, object], training_changes: dict[str, object], expected: tuple[int, int]
+    config: Config, changes: dict[str, object], training_changes: dict[str, object], expected: tuple[int, int, int]
 ) -> None:
     chosen = with_training(with_synthesis(config, **changes), **training_changes)
     prepared = prepare(chosen, student=True)
-    assert (prepared.noise_samples, prepared.epochs) == expected
+    assert (prepared.noise_samples, prepared.waypoints, prepared.epochs) == expected
 
 
 def test_of_large_inputs_there_are_as_many_as_fit(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cake_cli.planning.NOISE_BYTES", 300 * 4 * (4 * 4 + 3))
-    assert prepare(config, student=True).noise_samples == 300
+    prepared = prepare(config, student=True)
+    assert (prepared.noise_samples, prepared.waypoints) == (300, 1)
 
 
 def test_a_bank_alone_has_nothing_beside(config: Config) -> None:
-    assert prepare(with_synthesis(config, rounds=1), student=False).noise_samples == 0
+    prepared = prepare(with_synthesis(config, rounds=1), student=False)
+    assert (prepared.noise_samples, prepared.waypoints) == (0, 0)
 
 
 def test_noise_takes_disk(config: Config) -> None:
@@ -106,15 +114,15 @@ def test_labels_take_time_that_the_plan_says(config: Config, tmp_path: Path, mon
     shown = replace(config, evaluation=EvaluationConfig(data=str(data), report=False))
     seconds = estimate(prepare(shown, student=True)).seconds
     assert seconds["training"] == pytest.approx(7 * 180 * 1e-3)
-    assert seconds["baseline"] == pytest.approx(8 * 180 * 1e-3)
+    assert seconds["baseline"] == pytest.approx(11 * 180 * 1e-3)
 
 
 def test_a_round_learns_the_noise_of_all_rounds_so_far(config: Config, tmp_path: Path) -> None:
-    prepared = prepare(with_training(config, noise_samples=90), student=True)
+    prepared = prepare(with_training(config, noise_samples=90, waypoints=0), student=True)
     run = run_of(prepared.config, tmp_path / "run")
     bank = SampleBank.open(run.bank_path)
     lesson = training.lesson_of(prepared, run, bank, SILENT)
-    assert len(lesson.learned) - lesson.learned.paired == 90
+    assert len(lesson.learned) - lesson.learned.paired - lesson.waypoints == 90
     folders = sorted(path.name for path in (run.path / "checkpoints" / "beside").iterdir())
     assert folders == ["1", "2", "3"]
     starts = [part.inputs for part in lesson.learned.parts[-3:]]
@@ -147,7 +155,7 @@ def test_the_floor_has_as_many_starting_points_as_the_student_learned_from(confi
     prepared = prepare(config, student=True)
     run = run_of(config, tmp_path / "run")
     training.train_baseline(prepared, run, SILENT)
-    assert run.record["baseline_passes"] == {"forward": (1 + NOISE_FOR_EACH) * 180, "backward": 0}
+    assert run.record["baseline_passes"] == {"forward": (4 + NOISE_FOR_EACH) * 180, "backward": 0}
 
 
 def test_thirty_passes_over_a_bank_by_default() -> None:
@@ -157,3 +165,70 @@ def test_thirty_passes_over_a_bank_by_default() -> None:
     assert settings.epochs_over(100, 100_000) == 1, "one at least"
     assert settings.epochs_over(0, 500) == 30, "real data alone"
     assert TrainingConfig(epochs=7).epochs_over(100, 800) == 7
+
+
+# --- points on the way --------------------------------------------------------------------------------------------
+
+
+def kept(config: Config, path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunDirectory, training.Lesson]:
+    """A run, and what its student learned last."""
+    lessons: list[training.Lesson] = []
+    compose = training.compose
+
+    def told(*given: object) -> training.Lesson:
+        lessons.append(compose(*given))  # type: ignore[arg-type]
+        return lessons[-1]
+
+    monkeypatch.setattr(training, "compose", told)
+    run = RunDirectory.create(path, config, command="distill", force=False)
+    pipeline.make_in_rounds(prepare(config, student=True), run, SILENT)
+    lesson = training.lesson_of(prepare(config, student=True), run, SampleBank.open(run.bank_path), SILENT)
+    return run, lesson
+
+
+def test_waypoints_of_what_is_held_out_are_not_learned(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lesson = kept(with_training(config, noise_samples=0, waypoints=2), tmp_path / "run", monkeypatch)
+    bank = SampleBank.open(run.bank_path)
+    assert lesson.heldout is not None
+    samples = len(lesson.learned) - lesson.waypoints
+    assert (samples + len(lesson.heldout), lesson.waypoints) == (180, 2 * samples)
+    whose = (lesson.learned.rows[samples:] - 180) // 2
+    assert not set(whose.tolist()) & set(lesson.heldout.rows.tolist())
+    assert set(whose.tolist()) == set(lesson.learned.rows[:samples].tolist())
+    ways = torch.cat([part.inputs for part in lesson.learned.parts[len(bank.manifest["shards"]) :]])  # (180 · 2, ...)
+    ends = bank.samples().inputs
+    near, far = ((ways[1::2] - other).flatten(1).norm(dim=1) for other in (ends, ends.roll(7, 0)))
+    assert bool((near < far).float().mean() > 0.9), "they lie on the way to their own sample"
+
+
+def test_with_replay_the_waypoints_are_those_of_what_is_replayed(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = with_training(config, noise_samples=0, waypoints=3, replay=90)
+    _, lesson = kept(chosen, tmp_path / "run", monkeypatch)
+    assert lesson.waypoints == 3 * (len(lesson.learned) - lesson.waypoints)
+    assert len(lesson.learned) <= 4 * 90
+
+
+def test_labels_on_the_way_are_not_counted_twice(config: Config, tmp_path: Path) -> None:
+    run = run_of(with_training(config, noise_samples=0), tmp_path / "run")
+    assert run.record["training_passes"] == {"forward": 0, "backward": 0}
+    assert run.record["teacher_passes"] == {"forward": 180 * 5, "backward": 180 * 4}
+
+
+def test_a_bank_that_was_made_elsewhere_has_no_waypoints(config: Config, tmp_path: Path) -> None:
+    run = run_of(config, tmp_path / "run")
+    again = with_training(with_synthesis(config, bank=str(run.bank_path), rounds=1), waypoints=2)
+    with pytest.raises(DataError, match="waypoints are kept while samples are made") as caught:
+        run_of(again, tmp_path / "again")
+    assert "without waypoints" in caught.value.fix
+
+
+def test_they_are_for_one_process(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(UsageError, match="kept by one process"):
+        prepare(with_training(with_synthesis(config, rounds=1), waypoints=2), student=True)

@@ -171,7 +171,7 @@ def test_batchnorm_statistics_come_nearer(cpu: Hardware) -> None:
         ({"method": "naive", "l2_weight": 1.0}, "without priors"),
         ({"method": "naive", "batchnorm_weight": 1.0}, "without priors"),
         ({"method": "noise", "init": "smooth"}, "is normal noise, not smooth"),
-        ({"method": "smooth-noise", "init": "normal"}, "is smooth noise, not normal"),
+        ({"method": "smooth-noise", "init": "normal"}, "is scenes noise, not normal"),
         ({"method": "generative", "noise": "both"}, "no noise and no optimizer"),
         ({"method": "generative", "optimizer": "adam"}, "no noise and no optimizer"),
         ({"method": "generative", "bounds": "clamp"}, "cannot learn where its output is clamped"),

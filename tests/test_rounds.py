@@ -34,8 +34,8 @@ from tests.test_planning import small
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Three rounds of two waves of thirty samples, and thirty starting points labelled beside; the student is an
-    average, which is carried on, too.
+    """Three rounds of two waves of thirty samples of four steps, with three points on the way of each, and thirty
+    starting points labelled beside; the student is an average, which is carried on, too.
     """
     config = small(save_mlp(tmp_path_factory.mktemp("rounds") / "teacher.onnx"))
     return replace(
@@ -93,7 +93,7 @@ def test_passes_of_teacher_and_student_are_counted(undisturbed: RunDirectory):
     assert [entry["samples"] for entry in record["rounds"]] == [60, 60, 60]
     assert [entry["teacher_passes"]["forward"] for entry in record["rounds"]] == [300, 300, 300]
     assert [entry.get("epochs") for entry in record["rounds"]] == [3, 2, None]
-    assert [entry.get("learned") for entry in record["rounds"]] == [87, 174, None], "three are held out of each sixty"
+    assert [entry.get("learned") for entry in record["rounds"]] == [258, 516, None], "three are held out of each sixty"
     assert record["training_passes"] == {"forward": 90, "backward": 0}
     assert undisturbed.metrics("round-2")[-1]["epoch"] == 2
 
@@ -132,8 +132,8 @@ def test_views_are_counted_in_every_round(config: Config, tmp_path: Path):
     changed = replace(config, training=replace(config.training, views=("noise",)))
     run = run_of(changed, tmp_path / "run")
     between = [entry["training_passes"]["forward"] for entry in run.record["rounds"]]
-    assert between == [3 * 80, 2 * 160, 0], "whole batches of 16"
-    assert run.record["training_passes"]["forward"] == sum(between) + 4 * 256 + 90
+    assert between == [3 * 256, 2 * 512, 0], "whole batches of 16"
+    assert run.record["training_passes"]["forward"] == sum(between) + 4 * 768 + 90
 
 
 def test_several_students_follow_the_first(config: Config, undisturbed: RunDirectory, tmp_path: Path):

@@ -149,7 +149,7 @@ def _queries(prepared: Prepared) -> str:
             each = f" ({settings.directions} directions a step, smoothing {settings.smoothing:g})"
         parts.append(f"{prepared.planned_passes.forward:,}{limit} for samples{each}")
     if prepared.trains_baseline:
-        floor = (prepared.samples + prepared.noise_samples) * len(prepared.students)
+        floor = prepared.floor_samples * len(prepared.students)
         parts.append(f"{floor:,} for the noise baseline (--no-baseline)")
     views = prepared.config.training.views
     if views and prepared.architecture is not None:
@@ -181,6 +181,8 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
         parts.append(f"{plan.samples:,} samples{_steps(config.synthesis)} ({_method(config.synthesis)}){rounds}")
     if prepared.noise_samples:
         parts.append(f"{prepared.noise_samples:,} starting points labelled beside")
+    if prepared.waypoints and prepared.synthesizes:
+        parts.append(f"{prepared.waypoints} points on the way of each")
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""

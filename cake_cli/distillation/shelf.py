@@ -89,6 +89,11 @@ class Shelf:
             raise DataError(f"{self.path} is damaged: {fault}", f"remove {self.path}; it is made again") from fault
 
 
+def waypoint_shelf(folder: Path, wave: int) -> Shelf:
+    """Where the points on the way to the samples of a wave are kept, below the folder of what a run keeps."""
+    return Shelf(folder / "waypoints" / str(wave))
+
+
 def _joined(parts: list[Part]) -> Part:
     labels = [part.labels for part in parts if part.labels is not None]
     return Part(

@@ -17,7 +17,7 @@ from cake_cli.synthesis.ahead import DrawnAhead
 from cake_cli.synthesis.compiling import compiled
 from cake_cli.synthesis.estimated import Estimator
 from cake_cli.synthesis.generator import Generator
-from cake_cli.synthesis.noise import add_langevin, draw_labels, draw_start, stream
+from cake_cli.synthesis.noise import PICTURES, add_langevin, draw_labels, draw_start, stream
 from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.pace import pace_of
 from cake_cli.synthesis.replay import ReplayedStep, capture_on
@@ -61,6 +61,9 @@ class Wave:
     """(N,), bool: where the starting point was redrawn."""
     student_passes: Passes = field(default_factory=Passes)
     """What a student was asked beside the teacher."""
+    waypoints: tuple[Tensor, Tensor] | None = None
+    """Points on the way of each sample, (N · W, *shape), those of a sample together, and the teacher's logits there,
+    (N · W, K), on the CPU; None where none are kept."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class Engine:
     """Whether the teacher is compiled for the steps."""
     graphed: bool = False
     """Whether a step is captured as a CUDA graph and replayed."""
+    waypoints: int = 0
+    """W: how many points on the way of each sample are kept, with the logits that the step there asks for anyway."""
 
     @property
     def least_rows(self) -> int:
@@ -166,7 +171,8 @@ class Engine:
 
     def _wave(self, sets: range, starts: Tensor, labels: Tensor, stage: Stage) -> Wave:
         walk = self.begin(sets, starts, labels)
-        revival = self.walk_on(walk, sets, stage)
+        kept: list[tuple[Tensor, Tensor]] = []
+        revival = self.walk_on(walk, sets, stage, kept)
         logits, terms = self._look(walk)
         if self.steps == 0:
             stage.advance(len(starts))
@@ -192,6 +198,7 @@ class Engine:
             dead=None if revival is None else revival.dead,
             redrawn=None if revival is None else revival.redrawn,
             student_passes=Passes(asked, asked),
+            waypoints=_by_sample(kept) if kept else None,
         )
 
     @property
@@ -199,8 +206,16 @@ class Engine:
         """Whether samples are drawn towards labels, and not only labelled."""
         return self.steps > 0 or self.generator is not None
 
-    def walk_on(self, walk: Walk, sets: range, stage: Stage) -> Revival | None:
+    def walk_on(
+        self, walk: Walk, sets: range, stage: Stage, kept: list[tuple[Tensor, Tensor]] | None = None
+    ) -> Revival | None:
         """Takes all steps of a walk of these sets; the host waits after the first one, and to tell of progress.
+
+        Args:
+            walk: of the sets, before its first step.
+            sets: side by side.
+            stage: told of progress in samples.
+            kept: filled with the waypoints (N, *shape) and the teacher's logits there (N, K), on the device.
 
         Returns:
             What became of starting points without a gradient, None where no step is taken.
@@ -209,12 +224,16 @@ class Engine:
         noise = [stream(self.seed, index, "langevin", self.hardware.device) for index in sets] if self.langevin else []
         pace = pace_of(self.hardware, stage, len(walk.inputs), self.steps)
         revival: Revival | None = None
+        wanted = set() if kept is None else waypoint_steps(self.steps, self.waypoints)
         for step in range(self.steps):
+            before = walk.inputs.clone() if step in wanted else None
             if step == 0:
                 self._first_step(walk)
                 revival = self._revive(sets, walk)
             else:
                 self.step(walk)
+            if before is not None and kept is not None:
+                kept.append((before, walk.logits.clone()))
             if noise:
                 add_langevin(walk.positions, own_sizes, noise)
                 self.space.settle(walk.positions, walk.inputs)
@@ -261,7 +280,10 @@ class Engine:
         eta = torch.tensor(own_sizes).repeat_interleave(self.plan.set_size)  # (P·B,)
         eta = eta.reshape(-1, *(1,) * len(self.teacher.spec.shape))
         device = self.hardware.device
-        walk = Walk.begin(self.hardware.place_rows(starts), labels.to(device), eta.to(device), self.update, self.space)
+        rows, targets, kept = self.hardware.place_rows(starts), labels.to(device), self.waypoints > 0
+        walk = Walk.begin(
+            rows, targets, eta.to(device), self.update, self.space, logits=self.teacher.classes if kept else 0
+        )
         if self.estimator is not None:
             walk.streams = tuple(stream(self.seed, index, "directions") for index in sets)
         return self.step.adopt(walk) if self.steps else walk
@@ -328,6 +350,21 @@ class Engine:
     def _starts(self, sets: range, purpose: str) -> Tensor:
         """Starting points (P·B, *shape) of the sets, each set's from its own stream for this purpose."""
         spec, size = self.teacher.spec, self.plan.set_size
-        bounds = exposed_range(spec) if self.init == "exposed" and spec.is_image else None
+        bounds = exposed_range(spec) if self.init in PICTURES and spec.is_image else None
         streams = [stream(self.seed, index, purpose) for index in sets]
         return torch.cat([draw_start(spec.shape, size, own, self.init, bounds) for own in streams])
+
+
+def waypoint_steps(steps: int, waypoints: int) -> set[int]:
+    """Before which steps, of 0 to steps - 1, a point on the way is kept: evenly spread, the start left out.
+
+    The start is as good as any other, and labelled starting points are cheaper to come by.
+    """
+    kept = min(waypoints, steps - 1)
+    return {number * steps // (kept + 1) for number in range(1, kept + 1)}
+
+
+def _by_sample(kept: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """W waypoints (N, *shape) and (N, K) as (N · W, *shape) and (N · W, K), those of a sample together, on the CPU."""
+    inputs, logits = (torch.stack(tensors, dim=1).flatten(0, 1).cpu() for tensors in zip(*kept, strict=True))
+    return inputs.contiguous(), logits

@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cake_cli.config import Init, Noise, StepSchedule
+from cake_cli.synthesis.scenes import draw_scenes, in_colour
+
+PICTURES = ("scenes", "exposed")
+"""Starting points that lie within the range of inputs."""
 
 
 def step_size(
@@ -49,7 +53,7 @@ def draw_start(
     init: Init = "normal",
     bounds: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Starting points of one set, (count, *shape), on the CPU; but for ``exposed`` of mean zero and variance one.
+    """Starting points of one set, (count, *shape), on the CPU; but for pictures of mean zero and variance one.
 
     Args:
         shape: of a row.
@@ -57,20 +61,33 @@ def draw_start(
         generator: the set's stream.
         init: ``normal`` is N(0, I), the paper's; ``uniform`` has the same variance; ``smooth`` is noise of many
             scales, for images; for vectors it is normal; ``exposed`` is smooth noise as if photographed at random
-            brightness and contrast, and so within `bounds`; without them it is smooth.
+            brightness and contrast, and so within `bounds`; ``scenes`` is a third of that in joint colours, a third
+            of shapes that hide each other, and a third of lines. Without bounds the last two are smooth.
         bounds: least and greatest value of each channel, (C, 1, 1).
     """
-    if init == "exposed" and bounds is not None and len(shape) == 3:
+    if init in PICTURES and bounds is not None and len(shape) == 3:
         low, high = bounds
-        return low + (high - low) * _exposed(_smooth(shape, count, generator, finest=2), generator)
+        draw = _draw_exposed if init == "exposed" else _draw_scenes
+        return low + (high - low) * draw((shape[0], shape[1], shape[2]), count, generator)
     if init == "uniform":
         return (torch.rand(count, *shape, generator=generator) * 2 - 1) * math.sqrt(3)
-    if init in ("smooth", "exposed") and len(shape) == 3:
-        return _smooth(shape, count, generator)
+    if init in ("smooth", *PICTURES) and len(shape) == 3:
+        return _smooth((shape[0], shape[1], shape[2]), count, generator)
     return torch.randn(count, *shape, generator=generator)
 
 
-def _smooth(shape: tuple[int, ...], count: int, generator: torch.Generator, finest: int = 1) -> Tensor:
+def _draw_exposed(shape: tuple[int, int, int], count: int, generator: torch.Generator) -> Tensor:
+    return _exposed(_smooth(shape, count, generator, finest=2), generator)
+
+
+def _draw_scenes(shape: tuple[int, int, int], count: int, generator: torch.Generator) -> Tensor:
+    def noise(rows: int) -> Tensor:
+        return _exposed(in_colour(_smooth(shape, rows, generator, finest=2), generator), generator)
+
+    return draw_scenes(shape, noise, lambda rows: _smooth(shape, rows, generator), count, generator)
+
+
+def _smooth(shape: tuple[int, int, int], count: int, generator: torch.Generator, finest: int = 1) -> Tensor:
     """Gaussian noise on grids of 1, 2, 4, ... cells, enlarged, mixed in proportions that differ by sample.
 
     The last grid is the first whose cells are of `finest` pixels or fewer.

@@ -27,6 +27,10 @@ VALUES_IN_CACHE = 65_536
 """Input values that priors and update run over together on each core: with gradient and scratch under a megabyte."""
 
 
+Found = tuple[Tensor, Tensor, dict[str, Tensor], Tensor]
+"""Of N samples the objective in the logits (N,), its gradient (N, *shape), its terms (N,), and the logits (N, K)."""
+
+
 @dataclass
 class Walk:
     """The samples of a wave on their way, on the device."""
@@ -49,14 +53,18 @@ class Walk:
     """(), int64."""
     first_bad: Tensor
     """(), int64: the first step at which the objective was not finite, or a number that no run reaches."""
+    logits: Tensor
+    """(N, K), the teacher's before the latest step; (N, 0) where they are not kept."""
     terms: dict[str, Tensor] = field(default_factory=dict)
     """Unweighted terms of the objective in the teacher's logits, (N,) each, before the latest step."""
     streams: tuple[torch.Generator, ...] = ()
     """Of each set in turn, where directions are drawn."""
 
     @staticmethod
-    def begin(starts: Tensor, targets: Tensor, step_sizes: Tensor, update: Update, space: Space) -> Walk:
-        """Samples (N, *shape) before their first step, all on one device."""
+    def begin(
+        starts: Tensor, targets: Tensor, step_sizes: Tensor, update: Update, space: Space, *, logits: int = 0
+    ) -> Walk:
+        """Samples (N, *shape) before their first step, all on one device; so many `logits` of each are kept."""
         device, count = starts.device, len(starts)
         positions, inputs = space.enter(starts)
         return Walk(
@@ -69,6 +77,7 @@ class Walk:
             alive=torch.ones(count, dtype=torch.bool, device=device),
             steps_done=torch.zeros((), dtype=torch.int64, device=device),
             first_bad=torch.full((), torch.iinfo(torch.int64).max, device=device),
+            logits=torch.zeros(count, logits, device=device),
         )
 
     def restart(self, starts: Tensor, space: Space) -> None:
@@ -150,9 +159,11 @@ class PlainStep:
         else:
             streams = iter(walk.streams)
             parts = [self._estimated(rows, targets, self.estimator, streams) for rows, targets in pairs]
-        loss, gradient, terms = parts[0] if len(parts) == 1 else _joined(parts)
+        loss, gradient, terms, logits = parts[0] if len(parts) == 1 else _joined(parts)
         walk.loss.copy_(loss)
         walk.terms = terms
+        if walk.logits.shape[1]:
+            walk.logits.copy_(logits)
         bad = ~loss.sum().isfinite()
         walk.first_bad.copy_(torch.where(bad, torch.minimum(walk.first_bad, walk.steps_done), walk.first_bad))
         walk.steps_done.add_(1)
@@ -175,8 +186,8 @@ class PlainStep:
             return len(walk.inputs)
         return max(1, VALUES_IN_CACHE * torch.get_num_threads() // walk.inputs[0].numel())
 
-    def _teacher_gradient(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Objective in the logits (N,), its gradient (N, *shape), and terms (N,)."""
+    def _teacher_gradient(self, rows: Tensor, targets: Tensor) -> Found:
+        """What the teacher's own gradient gives."""
         leaf = rows.detach().requires_grad_()
         with listening(self.objective.layers) as heard, self.hardware.autocast():
             logits = self.teacher(leaf)
@@ -184,11 +195,11 @@ class PlainStep:
             Candidates(leaf, logits.float(), targets, self.groups, self.set_size, in_order(heard))
         )
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        return loss.detach(), gradient, terms
+        return loss.detach(), gradient, terms, logits.detach().float()
 
     def _estimated(
         self, rows: Tensor, targets: Tensor, estimator: Estimator, streams: Iterator[torch.Generator]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    ) -> Found:
         """The same of whole sets, from outputs alone; what else the objective knows of the inputs is computed."""
         with torch.no_grad():
             logits = self.teacher(rows).float()
@@ -197,7 +208,7 @@ class PlainStep:
         own, pull = torch.autograd.grad(loss.sum(), (leaf, logits), allow_unused=True)
         sets = [next(streams) for _ in range(len(rows) // self.set_size)]
         gradient = estimator.gradient(self.teacher, rows, torch.zeros_like(logits) if pull is None else pull, sets)
-        return loss.detach(), gradient if own is None else gradient + own, terms
+        return loss.detach(), gradient if own is None else gradient + own, terms, logits.detach()
 
 
 def even_part(rows: int, most: int, unit: int) -> int:
@@ -209,12 +220,11 @@ def even_part(rows: int, most: int, unit: int) -> int:
     return min(most, math.ceil(rows / parts / unit) * unit)
 
 
-def _joined(
-    parts: list[tuple[Tensor, Tensor, dict[str, Tensor]]],
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    losses, gradients, terms = zip(*parts, strict=True)
+def _joined(parts: list[Found]) -> Found:
+    losses, gradients, terms, logits = zip(*parts, strict=True)
     return (
         torch.cat(losses),
         torch.cat(gradients),
         {name: torch.cat([part[name] for part in terms]) for name in terms[0]},
+        torch.cat(logits),
     )
