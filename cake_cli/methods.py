@@ -20,7 +20,7 @@ from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.space import Anywhere, Clamped, Space, Squashed, normalised_range
 from cake_cli.synthesis.statistics import BatchNormStatistics, batchnorm_layers
 from cake_cli.synthesis.terms import Term
-from cake_cli.synthesis.update import Adam, Sgd, Update
+from cake_cli.synthesis.update import Adam, Normalised, Sgd, Update
 
 
 def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan: SetPlan) -> None:
@@ -39,8 +39,9 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
             raise UsageError("total variation is for images; the input is a vector", "--set synthesis.tv_weight=0")
     if settings.only_labels:
         return
-    if (settings.bounds != "none" or settings.range_weight > 0) and not spec.range_is_known:
-        asking = "bounds" if settings.bounds != "none" else "range_weight"
+    bounded = settings.bounds not in (None, "none")
+    if (bounded or settings.range_weight > 0) and not spec.range_is_known:
+        asking = "bounds" if bounded else "range_weight"
         raise UsageError(f"{asking} needs the range of the inputs, which is not known", "--input-range 0,1")
     compares = settings.method == "cake" and settings.contrastive != "mse" and settings.contrast > 0
     if compares and plan.set_size < classes:
@@ -168,21 +169,25 @@ def _contrast(settings: SynthesisConfig) -> Term:
 
 def space_of(settings: SynthesisConfig, spec: InputSpec, hardware: Hardware) -> Space:
     """Where samples may lie."""
-    if settings.bounds == "none" or settings.only_labels or settings.method == "generative":
+    bounds = settings.bounds or ("clamp" if spec.is_image and spec.range_is_known else "none")
+    if bounds == "none" or settings.only_labels or settings.method == "generative":
         return Anywhere()
     low, high = normalised_range(spec, hardware.device)
-    return Clamped(low, high) if settings.bounds == "clamp" else Squashed(low, high)
+    return Clamped(low, high) if bounds == "clamp" else Squashed(low, high)
 
 
-def update_of(settings: SynthesisConfig) -> Update:
+UPDATES: dict[str, type[Sgd] | type[Normalised] | type[Adam]] = {"sgd": Sgd, "normalised": Normalised, "adam": Adam}
+
+
+def update_of(settings: SynthesisConfig, spec: InputSpec) -> Update:
     """How a gradient moves a sample."""
-    return Adam(settings.max_update) if settings.optimizer == "adam" else Sgd(settings.max_update)
+    return UPDATES[settings.optimizer_for(images=spec.is_image)](settings.max_update)
 
 
 def untrained_generator(settings: SynthesisConfig, teacher: Classifier, hardware: Hardware, seed: int) -> Generator:
     """The generator of `--method generative` before its first update."""
     network = hardware.place(build_network(teacher.spec, teacher.classes, seed))
-    bounds = normalised_range(teacher.spec, hardware.device) if settings.bounds != "none" else None
+    bounds = normalised_range(teacher.spec, hardware.device) if settings.bounds == "reparametrise" else None
     return Generator(network, teacher.classes, bounds)
 
 

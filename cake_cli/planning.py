@@ -361,12 +361,13 @@ def build_engine(
 ) -> Engine:
     """The engine that makes what `settings` ask for; `generative` still lacks its generator."""
     objective = objective_of(settings, teacher, hardware)
+    first, decades = settings.step_sizes_for(images=teacher.spec.is_image)
     sizes = (
         step_size(
             position,
             of,
-            first=settings.step_size,
-            decades=settings.step_size_decades,
+            first=first,
+            decades=decades,
             schedule=settings.schedule,
             noise=settings.noise,
         )
@@ -387,7 +388,7 @@ def build_engine(
         hardware=hardware,
         rows_per_pass=min(rows, plan.set_size * plan.at_once),
         init=settings.starting_points,
-        update=update_of(settings),
+        update=update_of(settings, teacher.spec),
         space=space_of(settings, teacher.spec, hardware),
         redraws=settings.redraws,
         generator_steps=settings.steps if generative else 0,

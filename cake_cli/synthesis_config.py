@@ -25,12 +25,14 @@ TV_WEIGHT = 200.0
 Init = Literal["normal", "uniform", "smooth", "exposed", "scenes"]
 StepSchedule = Literal["linear", "cosine"]
 Noise = Literal["implicit", "langevin", "both", "none"]
-Optimizer = Literal["sgd", "adam"]
+Optimizer = Literal["sgd", "normalised", "adam"]
 Bounds = Literal["none", "clamp", "reparametrise"]
 BankFormat = Literal["safetensors", "npz", "png"]
 Gradients = Literal["auto", "exact", "estimated"]
 
 DEFAULT_SAMPLES = 20_000
+STEP_SIZES = {"sgd": (0.1, 4.0), "normalised": (0.3, 0.5), "adam": (0.1, 2.0)}
+"""Of each optimizer, where none is given: the step size of the first set, and the powers of ten that it falls."""
 _DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -143,10 +145,11 @@ class SynthesisConfig:
     batchnorm_weight: float = 0.0
     """Weight of the distance to the statistics of the teacher's BatchNorm layers. Outside the strict contract: it reads
     activations, and numbers that were computed from the training data."""
-    step_size: float = 0.1
-    """Step size of the first set."""
-    step_size_decades: float = 4.0
-    """How many powers of ten the step size falls over the sets."""
+    step_size: float | None = None
+    """Step size of the first set; by default 0.1, and 0.3 with normalised."""
+    step_size_decades: float | None = None
+    """How many powers of ten the step size falls over the sets; by default 4 with sgd, 2 with adam, 0.5
+    with normalised."""
     max_update: float = 0.3
     """Largest root mean square change of a sample in one step, in normalised units; 0 for no bound."""
     schedule: StepSchedule = "linear"
@@ -154,10 +157,12 @@ class SynthesisConfig:
     noise: Noise = "implicit"
     """What disperses samples: implicit, a step size that falls from set to set; langevin, sqrt(2 * step size) * N(0, I)
     added after each step, the step size being the middle one of that fall for all sets; both; or none."""
-    optimizer: Optimizer = "sgd"
-    """How a gradient moves a sample: plain gradient descent, or Adam."""
-    bounds: Bounds = "none"
-    """Keep samples within the known range of inputs: clamp after each step, or reparametrise by tanh."""
+    optimizer: Optimizer | None = None
+    """How a gradient moves a sample: sgd, plain gradient descent as in the paper; normalised, by the step size whatever
+    the length of the gradient; or adam. By default normalised for images without Langevin noise, else sgd."""
+    bounds: Bounds | None = None
+    """Keep samples within the known range of inputs: clamp after each step, reparametrise by tanh, or none. By default
+    clamp for images whose range is known."""
     redraws: int = 8
     """How often a starting point at which the teacher has no gradient is drawn again."""
     generator_lr: float = 1e-3
@@ -197,9 +202,13 @@ class SynthesisConfig:
                 f"--method {self.method} draws no samples to where a student differs, so it has no rounds",
                 "--rounds 1, or --method cake",
             ),
-            (self.step_size > 0, "step_size must be positive", "--set synthesis.step_size=0.1"),
+            (
+                self.step_size is None or self.step_size > 0,
+                "step_size must be positive",
+                "--set synthesis.step_size=0.1",
+            ),
             (self.max_update >= 0, "max_update cannot be negative", "--set synthesis.max_update=0.3"),
-            (self.step_size_decades >= 0, "step_size_decades cannot be negative", "--set step_size_decades=4"),
+            ((self.step_size_decades or 0) >= 0, "step_size_decades cannot be negative", "--set step_size_decades=4"),
             (
                 all(weight >= 0 for weight in self._weights),
                 "a weight of the objective cannot be negative",
@@ -245,6 +254,11 @@ class SynthesisConfig:
         )
         asks = self.cls_weight > 0 or (method == "cake" and self.contrast > 0)
         yield asks, f"--method {method} with these weights asks nothing of the teacher", "a positive cls_weight"
+        yield (
+            self.optimizer != "normalised" or self.noise in ("implicit", "none"),
+            "Langevin noise is as large as the gradient says, which normalised steps do not heed",
+            "--set synthesis.optimizer=sgd",
+        )
         if self.gradients == "estimated":
             yield (
                 method != "generative",
@@ -258,7 +272,7 @@ class SynthesisConfig:
             )
         if method == "generative":
             yield (
-                self.noise == "implicit" and self.optimizer == "sgd",
+                self.noise == "implicit" and self.optimizer in (None, "sgd"),
                 "--method generative takes no steps on samples, so it has no noise and no optimizer for them",
                 "leave noise and optimizer out",
             )
@@ -289,6 +303,21 @@ class SynthesisConfig:
         if self.method == "noise":
             return "normal"
         return self.init or "scenes"
+
+    def optimizer_for(self, *, images: bool) -> Optimizer:
+        """How a gradient moves samples of images, or of vectors: given or not."""
+        if self.optimizer is not None:
+            return self.optimizer
+        moves = images and self.method in ("cake", "naive") and self.noise in ("implicit", "none")
+        return "normalised" if moves else "sgd"
+
+    def step_sizes_for(self, *, images: bool) -> tuple[float, float]:
+        """The step size of the first set and the powers of ten that it falls: given or not."""
+        first, decades = STEP_SIZES[self.optimizer_for(images=images)]
+        return (
+            first if self.step_size is None else self.step_size,
+            decades if self.step_size_decades is None else self.step_size_decades,
+        )
 
     @property
     def outside_contract(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from cake_cli.synthesis.priors import IsotropicTotalVariation, TotalVariation
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.space import Anywhere, Clamped, Squashed, normalised_range
-from cake_cli.synthesis.update import Adam, Sgd
+from cake_cli.synthesis.update import Adam, Normalised, Sgd, Update
 
 KNOWN = InputSpec((1, 4, 4), (0.5,), (0.25,), (0.0, 1.0), source="--mean and --std")
 VECTOR = InputSpec((16,), range=None)
@@ -62,10 +62,39 @@ def test_every_choice_arrives(teacher: Classifier, cpu: Hardware) -> None:
     assert found.whole_sets
     triplet = objective_of(SynthesisConfig(contrastive="triplet", triplet_margin=3.0), teacher, cpu)
     assert triplet.terms["contrastive"] == (1.5, Triplet(3.0))
-    assert update_of(SynthesisConfig(optimizer="adam", max_update=0.1)) == Adam(0.1)
-    assert update_of(SynthesisConfig()) == Sgd(0.3)
+    assert update_of(SynthesisConfig(optimizer="adam", max_update=0.1), KNOWN) == Adam(0.1)
+    assert update_of(SynthesisConfig(optimizer="sgd"), KNOWN) == Sgd(0.3)
     spaces = {name: space_of(SynthesisConfig(bounds=name), KNOWN, cpu) for name in ("none", "clamp", "reparametrise")}
     assert [type(space) for space in spaces.values()] == [Anywhere, Clamped, Squashed]
+
+
+@pytest.mark.parametrize(
+    ("changes", "update", "step_sizes"),
+    [
+        ({}, Normalised(0.3), (0.3, 0.5)),
+        ({"step_size": 0.2}, Normalised(0.3), (0.2, 0.5)),
+        ({"noise": "both"}, Sgd(0.3), (0.1, 4.0)),
+        ({"noise": "none"}, Normalised(0.3), (0.3, 0.5)),
+        ({"optimizer": "sgd"}, Sgd(0.3), (0.1, 4.0)),
+        ({"optimizer": "adam", "step_size_decades": 3.0}, Adam(0.3), (0.1, 3.0)),
+    ],
+)
+def test_images_move_by_steps_of_a_given_length_and_vectors_by_the_gradient(
+    changes: dict[str, object], update: Update, step_sizes: tuple[float, float]
+) -> None:
+    settings = SynthesisConfig(**changes)  # type: ignore[arg-type]
+    assert update_of(settings, KNOWN) == update
+    assert settings.step_sizes_for(images=True) == step_sizes
+    if settings.optimizer is None:
+        assert update_of(settings, VECTOR) == Sgd(0.3)
+
+
+def test_images_of_a_known_range_stay_within_it(cpu: Hardware) -> None:
+    unknown = InputSpec((1, 4, 4))
+    assert isinstance(space_of(SynthesisConfig(), KNOWN, cpu), Clamped)
+    for settings, spec in ((None, unknown), (None, VECTOR), ("none", KNOWN)):
+        assert isinstance(space_of(SynthesisConfig(bounds=settings), spec, cpu), Anywhere)  # type: ignore[arg-type]
+    check_choices(SynthesisConfig(), unknown, 4, SetPlan(1, 10, 4, 1))
 
 
 def test_the_generator_has_the_priors_and_no_contrast(teacher: Classifier, cpu: Hardware) -> None:
@@ -174,6 +203,7 @@ def test_batchnorm_statistics_come_nearer(cpu: Hardware) -> None:
         ({"method": "smooth-noise", "init": "normal"}, "is scenes noise, not normal"),
         ({"method": "generative", "noise": "both"}, "no noise and no optimizer"),
         ({"method": "generative", "optimizer": "adam"}, "no noise and no optimizer"),
+        ({"optimizer": "normalised", "noise": "both"}, "which normalised steps do not heed"),
         ({"method": "generative", "bounds": "clamp"}, "cannot learn where its output is clamped"),
         ({"cls_weight": 0.0, "contrastive_weight": 0.0}, "asks nothing of the teacher"),
         ({"method": "naive", "cls_weight": 0.0}, "asks nothing of the teacher"),

@@ -299,11 +299,14 @@ def test_the_papers_student_is_trained_as_in_the_reference(name: str):
 
 def test_the_defaults_weigh_as_the_references_cifar_preset():
     synthesis = resolve(recipe="paper-cifar").synthesis
-    same = ("cls_weight", "step_size", "step_size_decades", "contrastive", "tv", "noise", "optimizer", "bounds")
+    same = ("cls_weight", "contrastive", "tv", "noise")
     assert {name: getattr(synthesis, name) for name in same} == {
         name: getattr(Config().synthesis, name) for name in same
     }
     assert (synthesis.contrastive_weight, synthesis.tv_weight) == (Config().synthesis.contrast, TV_WEIGHT)
+    assert (synthesis.optimizer, synthesis.bounds) == ("sgd", "none")
+    plain = replace(Config().synthesis, optimizer="sgd")
+    assert plain.step_sizes_for(images=True) == synthesis.step_sizes_for(images=True) == (0.1, 4.0)
 
 
 def test_an_unknown_recipe_suggests_the_nearest():

@@ -130,9 +130,10 @@ def _method(settings: SynthesisConfig) -> str:
     if settings.method in ("cake", "naive"):
         noise = {"langevin": "Langevin noise", "both": "implicit and Langevin noise", "none": "no noise"}
         found += [noise[settings.noise]] if settings.noise in noise else []
-        found += ["Adam"] if settings.optimizer == "adam" else []
+        named = {"sgd": "plain gradient descent", "adam": "Adam"}
+        found += [named[settings.optimizer]] if settings.optimizer in named else []
         found += ["estimated gradients"] if settings.gradients == "estimated" else []
-    found += [] if settings.only_labels or settings.bounds == "none" else [f"bounds: {settings.bounds}"]
+    found += [] if settings.only_labels or settings.bounds is None else [f"bounds: {settings.bounds}"]
     return ", ".join(found)
 
 

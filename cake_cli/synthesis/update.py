@@ -48,6 +48,31 @@ class Sgd:
 
 
 @dataclass(frozen=True)
+class Normalised:
+    """Gradient descent by steps of a given length, x := x - eta · gradient / rms(gradient), sample by sample.
+
+    How far a sample moves does not hang on how steep the teacher's logits are, so one step size serves all teachers;
+    the weights of the objective count only relative to each other.
+
+    Attributes:
+        max_update: as in `Sgd`.
+    """
+
+    max_update: float = 0.0
+
+    def begin(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Nothing to keep."""
+        return {}
+
+    def apply(self, inputs: Tensor, gradient: Tensor, step_sizes: Tensor, state: dict[str, Tensor]) -> None:
+        """Moves the samples, in place; where the gradient is zero they stay."""
+        length = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.dim())), keepdim=True)
+        reach = step_sizes if self.max_update == 0 else step_sizes.clamp(max=self.max_update)
+        sizes = reach * (gradient[0].numel() ** 0.5) / length.clamp_min(1e-30)
+        inputs.addcmul_(gradient, sizes, value=-1)
+
+
+@dataclass(frozen=True)
 class Adam:
     """Adam on the samples (Kingma, Ba, ICLR 2015), one of the reference implementation's two optimisers.
 

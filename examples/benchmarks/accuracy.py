@@ -1,16 +1,17 @@
-"""Accuracy at equal counted teacher passes: what helps, what does not, and what the best can do without.
+r"""Accuracy at equal counted teacher passes: what helps, what does not, and what the best can do without.
 
     python examples/benchmarks/accuracy.py digits --passes 500000 --seeds 0 1 2
     python examples/benchmarks/accuracy.py lenet5 --data DATA --passes 500000 2000000 --seeds 0 1 2
-    python examples/benchmarks/accuracy.py lenet5 --data DATA --leave-one-out exposed,rounds,disagreement,noise
+    python examples/benchmarks/accuracy.py lenet5 --data DATA \
+        --leave-one-out scenes,rounds,disagreement,shorter,noise,waypoints,normalised,clamp
 
 A forward pass with an input gradient counts 2, a labelling forward pass 1, those of views in training among them: each
-variant makes as many samples as its budget allows. All students of a budget learn as many rows as one-shot CAKE's
-would in --epochs, rounds half as many again between rounds, and are taken after their last step; held-out images
-measure them and choose nothing. Each cell is a run of `cake distill` below --out and then a line of cells.jsonl: the
-command can be stopped and repeated until all are there. Writes a CSV file, a table and a picture. For rounds the
-expected agreement, which takes no real data, stands beside the agreement on real data of the same student.
-Arguments after `--` go to `cake distill`.
+variant makes as many samples as its budget allows. All students of a budget learn about as many rows as one-shot
+CAKE's would in --epochs, rounds half as many again between rounds and labels alone half as many again, and are taken
+after their last step; held-out images measure them and choose nothing. Each cell is a run of `cake distill` below --out
+and then a line of cells.jsonl: the command can be stopped and repeated until all are there. Writes a CSV file, a table
+and a picture. For rounds the expected agreement, which takes no real data, stands beside the agreement on real data of
+the same student. Arguments after `--` go to `cake distill`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from students import trained_teacher
 from variants import PAIRS, PARTS, VARIANTS, Pair
 
 from cake_cli.cli.app import run
-from cake_cli.planning import NOISE_FOR_EACH
+from cake_cli.planning import NOISE_FOR_EACH, WAYPOINTS
 
 HERE = Path(__file__).resolve().parent
 DIGITS = HERE.parent / "digits"
@@ -204,11 +205,14 @@ def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
     epochs, one_shot = options.epochs, in_sets(cell.passes / (2 * options.steps + 1))
     steps = max(1, options.steps // {"short": 4, "shorter": 16}.get(cell.length, 1))
     learned = one_shot * epochs * (1.5 if "longer" in cell.parts else 1)
-    start = next((part for part in ("smooth", "exposed") if part in cell.parts), "normal")
+    start = next((part for part in ("smooth", "exposed", "scenes") if part in cell.parts), "normal")
     flags: list[object] = ["--set", f"synthesis.init={start}"]
+    flags += [] if "normalised" in cell.parts else ["--set", "synthesis.optimizer=sgd"]
+    flags += [] if "clamp" in cell.parts else ["--set", "synthesis.bounds=none"]
     if cell.method in ("noise", "smooth-noise"):
         samples = in_sets(min(cell.passes, options.most_noise))
-        return [*flags, "--method", cell.method, "--samples", samples, "--epochs", max(1, round(learned / samples))]
+        epochs = max(1, round(1.5 * learned / samples))  # as many rows as those of rounds
+        return [*flags, "--method", cell.method, "--samples", samples, "--epochs", epochs]
     looked_at = 0.0
     if "views" in cell.parts:  # half of the passes at most
         again = 1.5 if "rounds" in cell.parts else 1
@@ -216,9 +220,10 @@ def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
         looked_at = learned * again
     beside = NOISE_FOR_EACH if "noise" in cell.parts else 0  # for each sample so many that are not moved
     samples = in_sets((cell.passes - looked_at) / (2 * steps + 1 + beside))
-    epochs = max(1, int(learned / samples / (1 + beside)))
+    ways = min(WAYPOINTS, steps - 1) if "waypoints" in cell.parts else 0
+    epochs = max(1, round(learned / samples / (1 + beside + ways)))
     flags += ["--samples", samples, "--steps", steps, "--epochs", epochs]
-    flags += ["--set", f"training.noise_samples={beside * samples}"]
+    flags += ["--set", f"training.noise_samples={beside * samples}", "--set", f"training.waypoints={ways}"]
     flags += [] if cell.method is None else ["--method", cell.method]
     if "rounds" not in cell.parts:
         flags += ["--rounds", 1]
@@ -238,8 +243,9 @@ def in_sets(samples: float) -> int:
 def rows_learned(record: dict[str, Any]) -> int:
     """About how many rows went through the student, over all rounds."""
     between = sum((entry.get("epochs") or 0) * (entry.get("learned") or 0) for entry in record.get("rounds") or ())
-    beside = record["plan"].get("noise_samples", 0)
-    return between + record["plan"]["epochs"] * (record["synthesis"]["samples"] + beside)
+    plan, samples = record["plan"], record["synthesis"]["samples"]
+    beside = plan.get("noise_samples", 0) + plan.get("waypoints", 0) * samples
+    return between + plan["epochs"] * (samples + beside)
 
 
 def seen(entry: dict[str, Any], path: Path, teacher: Path, heldout: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ METHODS: dict[str, list[str]] = {
     "cake, no noise": ["--noise", "none"],
     "cake, Langevin": ["--noise", "langevin"],
     "cake, both noises": ["--noise", "both"],
-    "cake, Adam": ["--set", "synthesis.optimizer=adam", "--set", "synthesis.step_size_decades=2"],
+    "cake, Adam": ["--set", "synthesis.optimizer=adam"],
 }
 FIGURES = ("accuracy", "agreement", "teacher_accuracy", "on_target", "balance", "confidence", "forward", "backward")
 

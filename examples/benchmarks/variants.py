@@ -28,6 +28,8 @@ PAIRS = {
 PARTS: dict[str, list[str]] = {
     "smooth": [],
     "exposed": [],
+    "scenes": [],
+    "normalised": ["--set", "synthesis.optimizer=normalised"],
     "clamp": ["--set", "synthesis.bounds=clamp"],
     "rounds": ["--rounds", "{rounds}"],
     "disagreement": [],
@@ -38,22 +40,27 @@ PARTS: dict[str, list[str]] = {
     "logits": ["--loss", "logits", "--lr", "0.01"],
     "hard": ["--set", "training.labels=hard"],
     "noise": [],
+    "waypoints": [],
     "langevin": ["--noise", "langevin"],
     "short": [],
     "shorter": [],
     "longer": [],
 }
 """What can be put together. Samples start from N(0, I), with smooth from noise of many scales, with exposed from such
-noise at many brightnesses and contrasts; with short, a quarter of the steps makes four times the samples, with shorter
-a sixteenth sixteen times; with longer, students learn half as many rows again, as they do in rounds; with noise, seven
-starting points are labelled and learned beside each sample, as by default in rounds."""
+noise at many brightnesses and contrasts, with scenes from that, shapes and lines; they move by plain gradient descent
+wherever it leads, with normalised by steps of a given length, with clamp within the range of inputs; with short, a
+quarter of the steps makes four times the samples, with shorter a sixteenth sixteen times; with longer, students learn
+half as many rows again, as they do in rounds; with noise, seven starting points are labelled and learned beside each
+sample, and with waypoints seven points on its way, as by default in rounds."""
 
 OLD_LOOP = ("smooth", "rounds", "disagreement", "short")
-LOOP = ("exposed", "rounds", "disagreement", "shorter", "noise")
+EXPOSED_LOOP = ("exposed", "rounds", "disagreement", "shorter", "noise")
+LOOP = ("scenes", "rounds", "disagreement", "shorter", "noise", "waypoints", "normalised", "clamp")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "noise": ("method noise",),
     "smooth noise": ("method smooth-noise", "smooth"),
     "exposed noise": ("method smooth-noise", "exposed"),
+    "scenes, labelled": ("method smooth-noise", "scenes"),
     "naive": ("method naive", "smooth"),
     "generative": ("method generative", "smooth"),
     "cake, normal start": (),
@@ -65,8 +72,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "rounds, disagreement": ("smooth", "rounds", "disagreement"),
     "smooth loop": OLD_LOOP,
     "smooth loop, shorter": ("smooth", "rounds", "disagreement", "shorter"),
+    "exposed loop": EXPOSED_LOOP,
     "loop": LOOP,
-    "loop, clamp": (*LOOP, "clamp"),
+    "loop, exposed": tuple("exposed" if part == "scenes" else part for part in LOOP),
+    "loop, plain descent": tuple(part for part in LOOP if part != "normalised"),
+    "loop, no clamp": tuple(part for part in LOOP if part != "clamp"),
+    "loop, no waypoints": tuple(part for part in LOOP if part != "waypoints"),
     "loop, no noise beside": tuple(part for part in LOOP if part != "noise"),
     "loop, no disagreement": tuple(part for part in LOOP if part != "disagreement"),
     "loop, 32 steps": tuple("short" if part == "shorter" else part for part in LOOP),
@@ -79,5 +90,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "loop, Langevin": (*LOOP, "langevin"),
     "loop, naive": ("method naive", *LOOP),
 }
-"""`loop` is all that helped together, and the default of `cake distill`: rounds of short walks from exposed noise to
-where student and teacher differ, with labelled noise beside. `smooth loop` was the best before starts were exposed."""
+"""`loop` is all that helped together, and the default of `cake distill`: rounds of short walks from scenes to where
+student and teacher differ, with points on the way and labelled starts beside. `exposed loop` and `smooth loop` are the
+defaults before it, the best of what starts had been tried then."""

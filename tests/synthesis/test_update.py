@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cake_cli.synthesis.update import Adam, Sgd, Update
+from cake_cli.synthesis.update import Adam, Normalised, Sgd, Update
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -30,7 +30,19 @@ def test_adam_has_the_step_size_of_each_sample() -> None:
     torch.testing.assert_close(rows, torch.tensor([[-0.1], [0.001]]).expand(2, 5))
 
 
-@pytest.mark.parametrize("rule", [Sgd(0.01), Adam(0.01)], ids=repr)
+def test_normalised_steps_have_the_length_of_the_step_size_whatever_the_gradient() -> None:
+    start = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    slope = torch.randn(start.shape, generator=torch.Generator().manual_seed(1))
+    slope *= torch.tensor([1e-6, 1.0, 1e6, 0.0]).reshape(-1, 1, 1, 1)
+    sizes, rows, rule = torch.tensor([0.1, 0.2, 0.05, 0.1]).reshape(-1, 1, 1, 1), start.clone(), Normalised()
+    rule.apply(rows, slope.clone(), sizes, rule.begin(rows))
+    moved = (rows - start).flatten(1)
+    torch.testing.assert_close(moved.square().mean(1).sqrt(), torch.tensor([0.1, 0.2, 0.05, 0.0]), rtol=1e-4, atol=1e-6)
+    against = torch.nn.functional.cosine_similarity(moved[:3], slope[:3].flatten(1))
+    torch.testing.assert_close(against, -torch.ones(3), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", [Sgd(0.01), Normalised(0.01), Adam(0.01)], ids=repr)
 def test_a_step_is_bounded(rule: Update) -> None:
     rows = torch.zeros(3, 2, 4, 4)
     slope = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)) * torch.tensor(
