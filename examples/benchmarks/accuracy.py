@@ -221,7 +221,8 @@ def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
     beside = NOISE_FOR_EACH if "noise" in cell.parts else 0  # for each sample so many that are not moved
     samples = in_sets((cell.passes - looked_at) / (2 * steps + 1 + beside))
     ways = min(WAYPOINTS, steps - 1) if "waypoints" in cell.parts else 0
-    epochs = max(1, round(learned / samples / (1 + beside + ways)))
+    epochs = learned / samples / (1 + beside + ways)
+    epochs = max(1, int(epochs) if "views" in cell.parts else round(epochs))
     flags += ["--samples", samples, "--steps", steps, "--epochs", epochs]
     flags += ["--set", f"training.noise_samples={beside * samples}", "--set", f"training.waypoints={ways}"]
     flags += [] if cell.method is None else ["--method", cell.method]

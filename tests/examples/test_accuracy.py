@@ -25,9 +25,10 @@ def counted(accuracy: ModuleType, options: object, variant: str, budget: int) ->
     flags = [str(flag) for flag in accuracy.flags_of(cell, options)]
     given = dict(pairwise(flags))
     samples, epochs = int(given["--samples"]), int(given["--epochs"])
-    beside = sum(int(flag.partition("=")[2]) for flag in flags if flag.startswith("training.noise_samples="))
+    own = dict(flag.split("=") for flag in flags if flag.startswith("training."))
+    beside, ways = int(own.get("training.noise_samples", 0)), int(own.get("training.waypoints", 0))
     steps = 0 if "noise" in given.get("--method", "") else int(given["--steps"])
-    viewed = (1.5 if "--rounds" in given else 1) * epochs * (samples + beside) if "--views" in given else 0
+    viewed = (1.5 if "--rounds" in given else 1) * epochs * (samples * (1 + ways) + beside) if "--views" in given else 0
     return samples * (2 * steps + 1) + beside + viewed
 
 
