@@ -23,9 +23,10 @@ from cake_cli.distillation.trainer import train
 from cake_cli.errors import NoGradient
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, Layout, is_out_of_memory
+from cake_cli.methods import build_engine
 from cake_cli.models.blueprint import Blueprint, plan_student
 from cake_cli.models.counting import multiply_adds
-from cake_cli.planning import Prepared, build_engine
+from cake_cli.planning import Prepared
 from cake_cli.runs import versions
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.probe import probe

@@ -19,10 +19,10 @@ from cake_cli.distillation.views import Views
 from cake_cli.errors import EnvironmentFault, RunError, UsageError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware, available_memory, free_disk, is_out_of_memory
-from cake_cli.methods import generator_training, untrained_generator
+from cake_cli.methods import baseline_engine, build_engine, generator_training, untrained_generator
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
-from cake_cli.planning import Prepared, baseline_engine, build_engine, require_one_process
+from cake_cli.planning import Prepared, require_one_process
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.disagreement import Disagreement

@@ -14,6 +14,7 @@ from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.estimated import Estimator
 from cake_cli.synthesis.generative import GeneratorTraining
 from cake_cli.synthesis.generator import Generator, build_network
+from cake_cli.synthesis.noise import step_size
 from cake_cli.synthesis.objective import Objective, cake_objective
 from cake_cli.synthesis.priors import IsotropicTotalVariation, MeanSquare, OutOfRange, Prior, TotalVariation
 from cake_cli.synthesis.sets import SetPlan
@@ -21,6 +22,9 @@ from cake_cli.synthesis.space import Anywhere, Clamped, Space, Squashed, normali
 from cake_cli.synthesis.statistics import BatchNormStatistics, batchnorm_layers
 from cake_cli.synthesis.terms import Term
 from cake_cli.synthesis.update import Adam, Normalised, Sgd, Update
+
+VALUES_PER_PASS = 1_500_000
+"""Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
 
 
 def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan: SetPlan) -> None:
@@ -204,3 +208,50 @@ def generator_training(settings: SynthesisConfig, engine: Engine) -> GeneratorTr
         hardware=engine.hardware,
         rows_per_pass=engine.rows_per_pass,
     )
+
+
+def build_engine(
+    settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
+) -> Engine:
+    """The engine that makes what `settings` ask for; `generative` still lacks its generator."""
+    objective = objective_of(settings, teacher, hardware)
+    first, decades = settings.step_sizes_for(images=teacher.spec.is_image)
+    sizes = (
+        step_size(
+            position,
+            of,
+            first=first,
+            decades=decades,
+            schedule=settings.schedule,
+            noise=settings.noise,
+        )
+        for position, of in plan.places
+    )
+    estimator = estimator_of(settings, teacher.spec)
+    unit = plan.set_size if objective.whole_sets or estimator is not None else plan.groups
+    rows = max(1, VALUES_PER_PASS // (teacher.spec.values * unit)) * unit
+    generative = settings.method == "generative"
+    return Engine(
+        teacher=teacher,
+        objective=objective,
+        plan=plan,
+        step_sizes=tuple(sizes),
+        steps=0 if settings.only_labels or generative else settings.steps,
+        langevin=settings.noise in ("langevin", "both"),
+        seed=seed,
+        hardware=hardware,
+        rows_per_pass=min(rows, plan.set_size * plan.at_once),
+        init=settings.starting_points,
+        update=update_of(settings, teacher.spec),
+        space=space_of(settings, teacher.spec, hardware),
+        redraws=settings.redraws,
+        generator_steps=settings.steps if generative else 0,
+        estimator=estimator,
+    )
+
+
+def baseline_engine(
+    settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
+) -> Engine:
+    """The engine of the floor: the starting points that `settings` ask for, labelled and not moved."""
+    return replace(build_engine(settings, teacher, plan, seed=seed, hardware=hardware), steps=0, generator_steps=0)

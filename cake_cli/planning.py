@@ -14,12 +14,9 @@ from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
 from cake_cli.methods import (
     check_choices,
-    estimator_of,
     objective_of,
     passes_of,
     require_gradient,
-    space_of,
-    update_of,
     within_queries,
 )
 from cake_cli.models.blueprint import Blueprint, check_named, plan_student
@@ -31,8 +28,7 @@ from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
-from cake_cli.synthesis.engine import Engine, Passes
-from cake_cli.synthesis.noise import step_size
+from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesis.sets import SetPlan, plan_sets
 
 DEFAULT_ROUNDS = 8
@@ -44,8 +40,6 @@ WAYPOINTS = 7
 """Points on the way of each sample that are learned in rounds, unless their number is given."""
 NOISE_BYTES = 8 * 2**30
 """What either may take on disk then: of large images there are fewer."""
-VALUES_PER_PASS = 1_500_000
-"""Input values that go through the teacher together: 500 images of 3x32x32, ten of 3x224x224."""
 ROWS_AT_ONCE = {"cpu": 500}
 ROWS_AT_ONCE_ELSEWHERE = 4000
 """Samples side by side, and in one shard."""
@@ -354,50 +348,3 @@ def _check_replay(most: int | None, plan: SetPlan) -> None:
     largest = max(map(len, plan.rounds_of_sets)) * plan.set_size
     if most is not None and most < largest:
         raise UsageError(f"--replay {most} is less than one round, which has {largest} samples", f"--replay {largest}")
-
-
-def build_engine(
-    settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
-) -> Engine:
-    """The engine that makes what `settings` ask for; `generative` still lacks its generator."""
-    objective = objective_of(settings, teacher, hardware)
-    first, decades = settings.step_sizes_for(images=teacher.spec.is_image)
-    sizes = (
-        step_size(
-            position,
-            of,
-            first=first,
-            decades=decades,
-            schedule=settings.schedule,
-            noise=settings.noise,
-        )
-        for position, of in plan.places
-    )
-    estimator = estimator_of(settings, teacher.spec)
-    unit = plan.set_size if objective.whole_sets or estimator is not None else plan.groups
-    rows = max(1, VALUES_PER_PASS // (teacher.spec.values * unit)) * unit
-    generative = settings.method == "generative"
-    return Engine(
-        teacher=teacher,
-        objective=objective,
-        plan=plan,
-        step_sizes=tuple(sizes),
-        steps=0 if settings.only_labels or generative else settings.steps,
-        langevin=settings.noise in ("langevin", "both"),
-        seed=seed,
-        hardware=hardware,
-        rows_per_pass=min(rows, plan.set_size * plan.at_once),
-        init=settings.starting_points,
-        update=update_of(settings, teacher.spec),
-        space=space_of(settings, teacher.spec, hardware),
-        redraws=settings.redraws,
-        generator_steps=settings.steps if generative else 0,
-        estimator=estimator,
-    )
-
-
-def baseline_engine(
-    settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
-) -> Engine:
-    """The engine of the floor: the starting points that `settings` ask for, labelled and not moved."""
-    return replace(build_engine(settings, teacher, plan, seed=seed, hardware=hardware), steps=0, generator_steps=0)

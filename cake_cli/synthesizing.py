@@ -18,11 +18,11 @@ from cake_cli.errors import DataError, RunError
 from cake_cli.events import SILENT, Reporter
 from cake_cli.hardware import Hardware, is_out_of_memory
 from cake_cli.locks import LOCK, held, is_left_over
-from cake_cli.methods import generator_training, untrained_generator
+from cake_cli.methods import build_engine, generator_training, untrained_generator
 from cake_cli.models.blackbox.checking import moved_since
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.verify import probe_rows
-from cake_cli.planning import Prepared, build_engine
+from cake_cli.planning import Prepared
 from cake_cli.ranks import Ranks
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import clear_leftovers

@@ -25,10 +25,11 @@ from cake_cli.errors import DataError, RunError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware
 from cake_cli.lesson import Lesson, compose
+from cake_cli.methods import VALUES_PER_PASS, baseline_engine
 from cake_cli.models.blueprint import Blueprint
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import save_student
-from cake_cli.planning import VALUES_PER_PASS, Prepared, baseline_engine
+from cake_cli.planning import Prepared
 from cake_cli.ranks import ALONE, Ranks
 from cake_cli.real_data import label
 from cake_cli.runs import RunDirectory

@@ -19,8 +19,9 @@ import torch
 from cake_cli import __version__
 from cake_cli.errors import CakeError
 from cake_cli.events import Reporter
+from cake_cli.methods import VALUES_PER_PASS
 from cake_cli.models.counting import multiply_adds
-from cake_cli.planning import VALUES_PER_PASS, Prepared
+from cake_cli.planning import Prepared
 from cake_cli.storage import write_json
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.probe import probe

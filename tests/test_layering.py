@@ -78,6 +78,9 @@ NEIGHBOURS = {
     ("planning", "real_data"),
     ("estimating", "planning"),
     ("planning", "methods"),
+    ("benchmark", "methods"),
+    ("training", "methods"),
+    ("tuning", "methods"),
     ("estimating", "methods"),
     ("__main__", "cli"),
 }

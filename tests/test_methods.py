@@ -12,9 +12,8 @@ from cake_cli.config import SynthesisConfig
 from cake_cli.errors import UsageError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware
-from cake_cli.methods import check_choices, objective_of, space_of, update_of
+from cake_cli.methods import baseline_engine, build_engine, check_choices, objective_of, space_of, update_of
 from cake_cli.models.classifier import Classifier
-from cake_cli.planning import baseline_engine, build_engine
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import SoftNearestNeighbour, Triplet, contrastive_mse
 from cake_cli.synthesis.engine import Wave

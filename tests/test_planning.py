@@ -9,7 +9,8 @@ import torch
 from cake_cli.config import Config, HardwareConfig, StudentConfig, SynthesisConfig, TeacherConfig, TrainingConfig
 from cake_cli.errors import EnvironmentFault, UsageError
 from cake_cli.estimating import Estimate, estimate, require_room, settle
-from cake_cli.planning import Prepared, build_engine, prepare
+from cake_cli.methods import build_engine
+from cake_cli.planning import Prepared, prepare
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine

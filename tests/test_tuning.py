@@ -14,7 +14,8 @@ from cake_cli import tuning
 from cake_cli.config import Config
 from cake_cli.errors import RunError
 from cake_cli.events import SILENT
-from cake_cli.planning import Prepared, build_engine, prepare
+from cake_cli.methods import build_engine
+from cake_cli.planning import Prepared, prepare
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine, Wave

@@ -13,9 +13,8 @@ from cake_cli.config import SynthesisConfig, TeacherConfig
 from cake_cli.errors import NoGradient, UsageError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware
-from cake_cli.methods import passes_of, require_gradient, within_queries
+from cake_cli.methods import build_engine, passes_of, require_gradient, within_queries
 from cake_cli.models.classifier import Classifier
-from cake_cli.planning import build_engine
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.estimated import Estimator, cosines
