@@ -183,7 +183,7 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     if prepared.noise_samples:
         parts.append(f"{prepared.noise_samples:,} starting points labelled beside")
     if prepared.waypoints and prepared.synthesizes:
-        parts.append(f"{prepared.waypoints} points on the way of each")
+        parts.append(f"{prepared.waypoints} point{'s' * (prepared.waypoints > 1)} on the way of each")
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""

@@ -17,6 +17,8 @@ from tests.conftest import Outcome, save_mlp
 
 SYNTHESIS = ["--samples", "60", "--steps", "2", "--set", "set_size=30", "--set", "sets_at_once=1"]
 """Two shards of thirty samples."""
+FAR = ["--set", "bounds=none", "--set", "step_size=3", "--set", "max_update=0"]
+"""For teachers that have learned next to nothing: near the inputs of pictures all is one class to them."""
 TRAINING = ["--epochs", "2", "--set", "training.batch_size=16"]
 TINY = [*SYNTHESIS, *TRAINING, "--student", "mlp:8", "--no-report"]
 """A distillation of a fifth of a second."""

@@ -13,7 +13,7 @@ import pytest
 
 from cake_cli.errors import RunError
 from cake_cli.models.exporting import exporting
-from tests.cli.conftest import SYNTHESIS, TINY, TRAINING, record, refusal, snapshot
+from tests.cli.conftest import FAR, SYNTHESIS, TINY, TRAINING, record, refusal, snapshot
 from tests.conftest import Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
@@ -79,7 +79,8 @@ def test_every_command_opens_an_export_with_nothing_else_said(
     accuracy = [json.loads(cake("evaluate", path, *trust, "--data", heldout, "--json").out)["accuracy"]
                 for path in (file, exported)]  # fmt: skip
     assert accuracy[0] == accuracy[1]
-    copied = cake("distill", file, *trust, *SYNTHESIS, *TRAINING, "--student", "linear", "--no-report", "-o", "copy")
+    own = [*SYNTHESIS, *FAR, *TRAINING, "--student", "linear", "--no-report", "-o", "copy"]
+    copied = cake("distill", file, *trust, *own)
     assert copied.code == 0, copied.err
 
 

@@ -11,7 +11,7 @@ import pytest
 from cake_cli import offering
 from cake_cli.catalog import OTHER_FORMS, STUDENTS
 from cake_cli.storage import sha256
-from tests.cli.conftest import SYNTHESIS, TRAINING, record, refusal
+from tests.cli.conftest import FAR, SYNTHESIS, TRAINING, record, refusal
 from tests.conftest import Outcome
 
 Cake = Callable[..., Outcome]
@@ -162,7 +162,8 @@ def test_several_of_any_kind_from_one_bank(cake: Cake, bank: Path, mlp_file: Pat
 
 def test_two_names_of_one_architecture_are_two_students(cake: Cake, distilled: Path):
     both = ["--student", "same", "--student", "mlp:8"]
-    outcome = cake("distill", distilled, *SYNTHESIS, *TRAINING, *both, "--no-report", "-o", "both", "--json")
+    own = [*SYNTHESIS, *FAR, *TRAINING, *both]
+    outcome = cake("distill", distilled, *own, "--no-report", "-o", "both", "--json")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)["students"]
     assert [(name, one["architecture"]) for name, one in found.items()] == [("same", "mlp:8"), ("mlp:8", "mlp:8")]
@@ -175,7 +176,7 @@ def test_bench_refuses_a_student_before_it_measures(cake: Cake, mlp_file: Path):
 
 def test_a_student_teaches_and_is_gone_on_with(cake: Cake, distilled: Path):
     teacher = distilled / "student.safetensors"
-    common = [*SYNTHESIS, *TRAINING, "--no-report"]
+    common = [*SYNTHESIS, *FAR, *TRAINING, "--no-report"]
     outcome = cake("distill", teacher, *common, "--student", "same", "-o", "same")
     assert outcome.code == 0, outcome.err
     assert "student same 163 params (1x), 152 multiply-adds (1x), " in " ".join(outcome.err.split())

@@ -66,7 +66,7 @@ def test_a_filter_that_leaves_nothing_is_said(cake: Cake, bank: Path, bounds: li
 
 
 def test_a_filter_trains_on_less(cake: Cake, bank: Path, made: Path):
-    assert cake("train", bank, *STUDENT, "-o", "some", "--set", "min_step_size=0.05").code == 0
+    assert cake("train", bank, *STUDENT, "-o", "some", "--set", "min_step_size=0.2").code == 0
     assert weights(made / "run") != weights(Path("some"))
 
 

@@ -85,7 +85,7 @@ def test_tables_have_headers_and_captions(digits_page: Page) -> None:
 
 def test_the_command_and_the_configuration_can_be_copied(digits_page: Page) -> None:
     assert "cake distill examples/digits/teacher.onnx --student cnn --data 'my data/held out.npz'" in digits_page.text
-    assert "step_size_decades = 4.0" in digits_page.text
+    assert "max_update = 0.3" in digits_page.text
 
 
 def test_writes_the_pictures_and_leaves_nothing_else(digits: RunDirectory) -> None:
