@@ -75,9 +75,9 @@ class SynthesisConfig:
     contrastive term, summed over samples: neither the set size nor the number of sets side by side changes it. The
     reference takes means over a set of B samples; its weights (cls, contr, tv) are
     (cls · B / G, contrastive · B / G², tv · B) in these terms. The defaults are the reference's preset for
-    SVHN and CIFAR, with two additions: samples start from smooth noise instead of N(0, I), and a step that
-    would move a sample too far is shortened (`max_update`), because plain SGD with these weights diverges on
-    teachers with steep logits.
+    SVHN and CIFAR, but for images: samples start from scenes instead of N(0, I), move by steps of a given length,
+    because plain SGD with these weights diverges on teachers with steep logits and hardly moves on others, and
+    stay within the range of inputs. Of vectors, a step that would move a sample too far is shortened (`max_update`).
     """
 
     method: Method = "cake"
