@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -13,10 +14,15 @@ from cake_cli.__main__ import STOPPING, main
 from cake_cli.cli import app
 
 
+def _raised(code: int) -> NoReturn:
+    raise SystemExit(code)
+
+
 @pytest.fixture(autouse=True)
 def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {name: signal.signal(name, signal.default_int_handler) for name in STOPPING}  # ignored in a shell's `&`
     monkeypatch.setattr(sys, "argv", ["cake", "recipes"])
+    monkeypatch.setattr(os, "_exit", _raised)
     yield
     for name, handler in before.items():
         signal.signal(name, handler)

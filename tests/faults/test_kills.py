@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,21 @@ def test_a_kill_that_is_not_survived_is_told(harness: Harness):
     finally:
         harness.forget(bank)
     assert kill.outcome == "out/shard-00001.safetensors differs"
+
+
+def test_an_interrupt_in_code_of_a_string_ends_with_130(tmp_path: Path) -> None:
+    """The interpreter remembers such an interrupt even where it was caught: its own exit would be SIGINT's."""
+    code = (
+        "import os, signal\n"
+        "import cake_cli.cli.app as app\n"
+        "from cake_cli.__main__ import main\n"
+        "def run(arguments):\n"
+        "    print('said')\n"
+        "    exec('os.kill(os.getpid(), signal.SIGTERM); [None for _ in range(1000)]', {'os': os, 'signal': signal})\n"
+        "app.run = run\n"
+        "main()\n"
+    )
+    (tmp_path / "struck.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "struck"]  # with -m alone
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (ended.returncode, ended.stdout) == (130, "said\n"), ended.stderr
