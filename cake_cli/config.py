@@ -172,9 +172,9 @@ class TrainingConfig:
     epochs: int | None = None
     """Passes over all that is learned; by default 30, and so many fewer where noise and waypoints are learned beside
     the bank that about as many rows are."""
-    round_epochs: int | None = None
-    """Passes over the samples so far after each round but the last; by default so many that all of them together are
-    half the work of --epochs, in equal parts."""
+    round_epochs: float | None = None
+    """Passes over what there is after each round but the last, or a share below 1 of it, drawn at random; by default so
+    much that all of these trainings together are half the work of --epochs, in equal parts."""
     replay: int | None = None
     """Most samples of the bank to learn from: those of the latest round, and an even choice of earlier rounds; all by
     default."""
@@ -231,10 +231,11 @@ class TrainingConfig:
             return self.epochs
         return max(1, round(DEFAULT_EPOCHS * samples / learned)) if samples else DEFAULT_EPOCHS
 
-    def epochs_between(self, rounds: int, epochs: int) -> tuple[int, ...]:
-        """Passes over the samples so far after each of N rounds but the last: by default about as many rows each time.
+    def epochs_between(self, rounds: int, epochs: int) -> tuple[float, ...]:
+        """Passes over what there is after each of N rounds but the last: by default about as many rows each time.
 
-        After round r there are r / N of the samples, so the first trainings, of few, take more passes.
+        After round r there are r / N of the samples, so the first trainings, of few, take more passes, and the last
+        ones, where an epoch is more than their part, a share of one.
 
         Args:
             rounds: N.
@@ -243,7 +244,8 @@ class TrainingConfig:
         if self.round_epochs is not None:
             return (self.round_epochs,) * (rounds - 1)
         share = EXTRA_WORK * epochs * rounds / max(1, rounds - 1)
-        return tuple(max(1, round(share / number)) for number in range(1, rounds))
+        parts = (share / number for number in range(1, rounds))
+        return tuple(part if part < 1 else round(part) for part in parts)
 
     def rows_learned(self, samples: int, epochs: int) -> int:
         """How many rows pass through the student, of so many samples: an epoch leaves out a last, smaller batch."""

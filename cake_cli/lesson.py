@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,22 @@ class Lesson:
     """Synthetic samples that are: the rows before and after held-out ones, made like them in all."""
     waypoints: int = 0
     """How many of what is learned are points on the way to samples, whose labels the steps had asked for."""
+
+    def share(self, part: float, *, seed: int) -> Lesson:
+        """A part of what is learned, drawn at random, beside all that is held out.
+
+        Args:
+            part: between 0 and 1, of the samples, of the points on the way, and of what is beside, together.
+            seed: of the draw, by which rows of contrasted samples stay whole.
+        """
+        drawing, pool = torch.Generator().manual_seed(seed), self.learned
+        rows_of_samples = pool.paired // pool.group
+        units = rows_of_samples + len(pool) - pool.paired
+        chosen = torch.zeros(units, dtype=torch.bool)
+        chosen[torch.randperm(units, generator=drawing)[: max(2, round(part * units))]] = True
+        rows, others = chosen[:rows_of_samples], chosen[rows_of_samples:]
+        mask = torch.cat([rows.repeat_interleave(pool.group), others])
+        return replace(self, learned=pool.select(mask), waypoints=int(others[: self.waypoints].sum()))
 
 
 def compose(bank: SampleBank | None, beside: list[Part], settings: TrainingConfig, ways: Sequence[Part] = ()) -> Lesson:

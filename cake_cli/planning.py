@@ -141,8 +141,8 @@ class Prepared:
         return self.config.training.epochs_over(self.samples, self.samples * (1 + self.waypoints) + beside)
 
     @property
-    def epochs_between(self) -> tuple[int, ...]:
-        """Passes over what there is after each round but the last."""
+    def epochs_between(self) -> tuple[float, ...]:
+        """Passes over what there is after each round but the last, or a share of one."""
         return self.config.training.epochs_between(self.plan.rounds, self.epochs)
 
     @property

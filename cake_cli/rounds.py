@@ -6,6 +6,7 @@ the next round depend on beside the seed. So a run goes on from wherever it stop
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -104,14 +105,16 @@ def _learn(
     """The student learns from the rounds so far, and is written for the next one."""
     epochs = prepared.epochs_between[number - 1]
     lesson = lesson_of(prepared, run, bank, reporter)
-    stretch = Stretch(_name(number), epochs, None if number == 1 else _name(number - 1))
+    if epochs < 1:
+        lesson = lesson.share(epochs, seed=prepared.config.seed + number)
+    stretch = Stretch(_name(number), math.ceil(epochs), None if number == 1 else _name(number - 1))
     student, passes = learn(prepared, run, lesson, reporter, ALONE, stretch)
     fidelity = None
     if lesson.heldout is not None:
         fidelity = measure_agreement(student, feed_from(lesson.heldout, "disk", prepared.hardware), prepared.hardware)
     _note(
         run, number,
-        epochs=epochs,
+        epochs=math.ceil(epochs),
         learned=len(lesson.learned),
         training_passes=asdict(Passes(forward=passes)),
         synthetic_fidelity=fidelity,

@@ -167,6 +167,36 @@ def test_thirty_passes_over_a_bank_by_default() -> None:
     assert TrainingConfig(epochs=7).epochs_over(100, 800) == 7
 
 
+def test_between_rounds_about_as_much_is_learned_each_time_and_half_of_the_last_in_all() -> None:
+    found = TrainingConfig().epochs_between(8, 2)
+    assert found[0] == 1
+    assert found[1:] == pytest.approx([8 / 7 / number for number in range(2, 8)])
+    assert sum(part * number / 8 for number, part in enumerate(found, 1)) == pytest.approx(0.5 * 2, rel=0.02)
+    assert TrainingConfig().epochs_between(4, 30) == (20, 10, 7), "whole epochs, where there are several"
+    assert TrainingConfig(round_epochs=0.5).epochs_between(3, 4) == (0.5, 0.5)
+
+
+def test_a_share_of_a_lesson_keeps_rows_whole_and_what_is_held_out(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, whole = kept(with_training(config, noise_samples=90, waypoints=2), tmp_path / "run", monkeypatch)
+    half = whole.share(0.5, seed=1)
+    group, pool = whole.learned.group, half.learned
+    assert (half.heldout, half.beside) == (whole.heldout, whole.beside)
+    assert set(pool.rows.tolist()) < set(whole.learned.rows.tolist())
+    assert pool.paired % group == 0
+    assert 0 < pool.paired < whole.learned.paired
+    firsts = pool.rows[: pool.paired : group]
+    assert pool.rows[: pool.paired].tolist() == (firsts[:, None] + torch.arange(group)).flatten().tolist()
+    end = len(whole.learned) - 90
+    ways = set(whole.learned.rows[whole.learned.paired : end].tolist())
+    assert half.waypoints == len(ways & set(pool.rows.tolist()))
+    units = len(whole.learned) - whole.learned.paired * (group - 1) // group
+    assert len(pool) - pool.paired * (group - 1) // group == round(0.5 * units)
+    assert half.learned.rows.tolist() == whole.share(0.5, seed=1).learned.rows.tolist()
+    assert half.learned.rows.tolist() != whole.share(0.5, seed=2).learned.rows.tolist()
+
+
 # --- points on the way --------------------------------------------------------------------------------------------
 
 

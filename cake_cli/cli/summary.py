@@ -168,10 +168,10 @@ def _queries(prepared: Prepared) -> str:
     return ", ".join(parts)
 
 
-def _range(numbers: Sequence[int]) -> str:
+def _range(numbers: Sequence[float]) -> str:
     """``17 to 2``, or the one number that all are."""
     ends = list(dict.fromkeys((max(numbers, default=0), min(numbers, default=0))))
-    return " to ".join(map(str, ends))
+    return " to ".join(f"{end:.2g}" if end < 1 else f"{end:g}" for end in ends)
 
 
 def _plan_line(prepared: Prepared, cost: Estimate) -> str:

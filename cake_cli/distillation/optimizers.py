@@ -51,10 +51,12 @@ class UpdateRule:
         return rule if weight_decay is None else replace(rule, weight_decay=weight_decay)
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of a network's weights."""
+        """The optimizer of a network's weights; a step is one kernel where the device has it."""
+        weights, decay = list(network.parameters()), self.weight_decay
+        fused = all(weight.device.type in ("cpu", "cuda") for weight in weights)
         if self.name == "adamw":
-            return torch.optim.AdamW(network.parameters(), lr=self.lr, betas=BETAS, weight_decay=self.weight_decay)
-        return torch.optim.SGD(network.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(weights, lr=self.lr, betas=BETAS, weight_decay=decay, fused=fused)
+        return torch.optim.SGD(weights, lr=self.lr, momentum=self.momentum, weight_decay=decay, fused=fused)
 
 
 DEFAULTS = {"sgd": UpdateRule("sgd", 0.1, 5e-4), "adamw": UpdateRule("adamw", 3e-3, 1e-2)}
