@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cake_cli.config import TV_WEIGHT, SynthesisConfig
+from cake_cli.config import OF_IMAGES, TV_WEIGHT, SynthesisConfig
 from cake_cli.errors import NoGradient, UsageError
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
@@ -34,8 +34,7 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
         UsageError: with what does not fit and what would.
     """
     if not spec.is_image:
-        many = ("scenes", "exposed", "smooth")
-        if settings.method == "smooth-noise" or (settings.init in many and not settings.only_labels):
+        if settings.method == "smooth-noise" or (settings.init in OF_IMAGES and not settings.only_labels):
             raise UsageError(
                 "noise of many scales is for images; the input is a vector", "--method noise or init=normal"
             )

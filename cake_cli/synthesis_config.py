@@ -23,6 +23,8 @@ Variation = Literal["anisotropic", "isotropic"]
 TV_WEIGHT = 200.0
 """Weight of total variation where none is given: the reference's for SVHN and CIFAR."""
 Init = Literal["normal", "uniform", "smooth", "exposed", "scenes"]
+OF_IMAGES: tuple[Init, ...] = ("scenes", "exposed", "smooth")
+"""Starting points that only images have; the first is the default."""
 StepSchedule = Literal["linear", "cosine"]
 Noise = Literal["implicit", "langevin", "both", "none"]
 Optimizer = Literal["sgd", "normalised", "adam"]
@@ -233,9 +235,9 @@ class SynthesisConfig:
         """What the choices among methods, terms and noise ask of each other."""
         method = self.method
         if method in LABELLED_ONLY:
-            own = ("normal",) if method == "noise" else ("scenes", "exposed", "smooth")
+            own = ("normal",) if method == "noise" else OF_IMAGES
             fix = f"--set synthesis.init={own[0]}"
-            yield self.init in (None, *own), f"--method {method} is {own[0]} noise, not {self.init}", fix
+            yield self.init in (None, *own), f"--method {method} labels {' or '.join(own)} starts, not {self.init}", fix
             return
         if method == "cake":
             pairs = self.groups != 1 or self.contrastive_weight == 0

@@ -151,7 +151,7 @@ def test_all_faults_at_once(cake: Cake, mlp_file: Path):
         (["--set", "synthesis.batchnorm_weight=1"], "has no BatchNorm layers"),
         (["--contrastive", "snn", "--set", "set_size=3", "--set", "groups=3"], "no two of a class"),
         (["--method", "generative", "--noise", "langevin"], "takes no steps on samples"),
-        (["--method", "noise", "--set", "init=uniform"], "is normal noise, not uniform"),
+        (["--method", "noise", "--set", "init=uniform"], "labels normal starts, not uniform"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
