@@ -20,18 +20,23 @@ from typing import Any
 
 from cells import fault_of, make_cell, own_and_passed_on, spread, write_csv
 
-BATCH = 256
+from cake_cli.planning import NOISE_FOR_EACH, WAYPOINTS
+
+BATCH, SET_SIZE = 128, 100
 WAYS: dict[str, list[str]] = {
     "noise": ["--method", "noise"],
-    "smooth noise": ["--method", "smooth-noise"],
+    "labels alone": ["--method", "smooth-noise"],
     "querying in rounds": ["--gradients", "estimated", "--rounds", "{rounds}"],
+    "querying in rounds, labels beside": ["--gradients", "estimated", "--rounds", "{rounds}"],
     "estimated": ["--gradients", "estimated"],
     "estimated, naive": ["--gradients", "estimated", "--method", "naive"],
     "estimated, all frequencies": ["--gradients", "estimated", "--set", "synthesis.frequencies=0"],
     "estimated, rounds": ["--gradients", "estimated", "--rounds", "{rounds}"],
 }
-"""The first two ask a label for each starting point. Querying in rounds moves samples by the student's own gradient to
-where it differs from the teacher's answers: the teacher's part of the gradient is left out, so a step is one query."""
+"""The first two ask a label for each starting point, of N(0, I) and as by default. Querying in rounds moves samples by
+the student's own gradient to where it differs from the teacher's answers: the teacher's part of the gradient is left
+out, so a step is one query, and where a step asks is learned, too. With labels beside, seven starting points for each
+sample are labelled and not moved."""
 COLUMNS = ("way", "queries", "seed", "asked", "samples", "epochs", "accuracy", "agreement", "teacher_accuracy", "error")
 
 
@@ -64,7 +69,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, nargs="+", default=[20_000, 100_000, 500_000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--student", default="cnn")
-    parser.add_argument("--steps", type=int, default=20, help="of the estimated ways")
+    parser.add_argument("--steps", type=int, default=8, help="of the ways that move samples")
     parser.add_argument("--directions", type=int, default=5, help="of the estimated ways")
     parser.add_argument("--rounds", type=int, default=4, help="of the ways with rounds")
     parser.add_argument("--updates", type=int, default=4000, help="training steps of every student, about")
@@ -78,17 +83,24 @@ def directions_of(way: str, options: argparse.Namespace) -> int:
     return options.directions if way.startswith("estimated") else 0
 
 
+def beside_of(way: str) -> int:
+    """How many starting points are only labelled for each sample that is moved."""
+    return NOISE_FOR_EACH if way.endswith("labels beside") else 0
+
+
 def samples_of(way: str, queries: int, options: argparse.Namespace) -> int:
     """How many samples so many queries pay for, before they are cut into sets."""
     stepped = "--gradients" in WAYS[way]
     each = 1 + options.steps * (1 + 2 * directions_of(way, options)) if stepped else 1
-    return max(1, queries // each)
+    return max(1, queries // (each + beside_of(way)))
 
 
 def epochs_of(way: str, queries: int, options: argparse.Namespace) -> int:
     """Of the last training; rounds train half as many again between them, so they get two thirds."""
-    epochs = options.updates * BATCH / max(BATCH, samples_of(way, queries, options))
-    return max(1, round(epochs / 1.5 if "--rounds" in WAYS[way] else epochs))
+    rounds = "--rounds" in WAYS[way]
+    each = 1 + beside_of(way) + (min(WAYPOINTS, options.steps - 1) if rounds else 0)
+    epochs = options.updates * BATCH / max(BATCH, samples_of(way, queries, options) * each)
+    return max(1, round(epochs / 1.5 if rounds else epochs))
 
 
 def measured(way: str, queries: int, seed: int, options: argparse.Namespace, passed_on: list[str]) -> dict[str, Any]:
@@ -96,16 +108,18 @@ def measured(way: str, queries: int, seed: int, options: argparse.Namespace, pas
     path = options.out / f"{way.replace(',', '').replace(' ', '-')}-{queries}-{seed}"
     epochs = epochs_of(way, queries, options)
     flags = ["--rounds", "1", *(text.format(rounds=options.rounds) for text in WAYS[way])]
+    beside = beside_of(way) * samples_of(way, queries, options) // SET_SIZE * SET_SIZE
+    flags += ["--set", f"training.noise_samples={beside}"]
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
-        "--queries", queries, "--steps", options.steps, "--set", f"synthesis.directions={directions_of(way, options)}",
+        "--queries", queries - beside, "--steps", options.steps, "--set", f"synthesis.directions={directions_of(way, options)}",
         "--epochs", epochs, "--batch-size", BATCH, *flags, "--no-baseline", "--no-report", *passed_on)  # fmt: skip
     row: dict[str, Any] = {"way": way, "queries": queries, "seed": seed, "epochs": epochs, "error": fault_of(record)}
     if record is None or row["error"]:
         return row
     evaluation = record["evaluation"]
     return row | {
-        "asked": record["teacher_passes"]["forward"],
+        "asked": record["teacher_passes"]["forward"] + record["training_passes"]["forward"],
         "samples": record["synthesis"]["samples"],
         "accuracy": evaluation["accuracy"]["student"],
         "agreement": evaluation["agreement"],

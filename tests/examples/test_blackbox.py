@@ -20,12 +20,12 @@ def test_every_way_keeps_to_its_queries(
     teacher, data = save_mlp(tmp_path / "teacher.onnx"), save_heldout(tmp_path / "heldout.npz")
     command = [str(teacher), "--data", str(data), "--out", str(tmp_path / "out"), "--student", "linear", "--seeds", "0"]
     command += ["--queries", "500", "--steps", "2", "--directions", "2", "--updates", "4"]
-    some = ["--only", "smooth noise", "estimated", "querying in rounds", "--", "--set", "set_size=30"]
+    some = ["--only", "labels alone", "estimated", "querying in rounds", "--", "--set", "set_size=30"]
     assert blackbox.main([*command, *some]) == 0
     with (tmp_path / "out" / "blackbox.csv").open() as stream:
         rows = {row["way"]: row for row in csv.DictReader(stream)}
     assert {way: int(row["asked"]) for way, row in rows.items()} == {
-        "smooth noise": 480,
+        "labels alone": 480,
         "estimated": 330,
         "querying in rounds": 450,
     }
