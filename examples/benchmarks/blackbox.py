@@ -112,8 +112,9 @@ def measured(way: str, queries: int, seed: int, options: argparse.Namespace, pas
     flags += ["--set", f"training.noise_samples={beside}"]
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
-        "--queries", queries - beside, "--steps", options.steps, "--set", f"synthesis.directions={directions_of(way, options)}",
-        "--epochs", epochs, "--batch-size", BATCH, *flags, "--no-baseline", "--no-report", *passed_on)  # fmt: skip
+        "--queries", queries - beside, "--steps", options.steps,
+        "--set", f"synthesis.directions={directions_of(way, options)}", "--epochs", epochs, "--batch-size", BATCH,
+        *flags, "--no-baseline", "--no-report", *passed_on)  # fmt: skip
     row: dict[str, Any] = {"way": way, "queries": queries, "seed": seed, "epochs": epochs, "error": fault_of(record)}
     if record is None or row["error"]:
         return row
