@@ -12,6 +12,7 @@ from cake_cli.catalog import short_name
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 from cake_cli.config import Config
+from cake_cli.errors import UsageError
 
 
 def distill(
@@ -128,6 +129,11 @@ def run_command(
     if print_config:
         console.result(write_toml(settings).rstrip())
         return
+    if settings.synthesis.bank is not None and settings.training.waypoints:
+        raise UsageError(
+            f"{settings.synthesis.bank} was made before, and waypoints are kept only while samples are made",
+            "leave training.waypoints out",
+        )
     if out is not None:
         check_output(out, force=force)
     from cake_cli.runs import RunDirectory, default_run_path

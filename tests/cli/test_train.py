@@ -52,6 +52,13 @@ def test_with_teacher_agreement_is_measured(cake: Cake, mlp_file: Path, bank: Pa
     assert found["accuracy"]["noise_baseline"] is not None
 
 
+def test_waypoints_of_a_bank_that_was_made_before_are_refused_before_anything_is_written(cake: Cake, bank: Path):
+    outcome = cake("train", bank, *STUDENT, "--set", "training.waypoints=2", "-o", "run")
+    assert outcome.code == 2
+    assert "waypoints are kept only while samples are made" in outcome.err
+    assert not Path("run").exists()
+
+
 def test_a_gate_that_cannot_be_measured_is_said(cake: Cake, bank: Path, heldout: Path):
     outcome = cake("train", bank, *STUDENT, "--data", heldout, "--min-agreement", "0.5")
     assert outcome.code in (2, 4)
