@@ -103,18 +103,18 @@ def _learn(
     prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, before: Classifier | None, reporter: Reporter
 ) -> None:
     """The student learns from the rounds so far, and is written for the next one."""
-    epochs = prepared.epochs_between[number - 1]
-    lesson = lesson_of(prepared, run, bank, reporter)
-    if epochs < 1:
-        lesson = lesson.share(epochs, seed=prepared.config.seed + number)
-    stretch = Stretch(_name(number), math.ceil(epochs), None if number == 1 else _name(number - 1))
+    wanted = prepared.epochs_between[number - 1]
+    epochs, lesson = math.ceil(wanted), lesson_of(prepared, run, bank, reporter)
+    if wanted < epochs:
+        lesson = lesson.share(wanted / epochs, seed=prepared.config.seed + number)
+    stretch = Stretch(_name(number), epochs, None if number == 1 else _name(number - 1))
     student, passes = learn(prepared, run, lesson, reporter, ALONE, stretch)
     fidelity = None
     if lesson.heldout is not None:
         fidelity = measure_agreement(student, feed_from(lesson.heldout, "disk", prepared.hardware), prepared.hardware)
     _note(
         run, number,
-        epochs=math.ceil(epochs),
+        epochs=epochs,
         learned=len(lesson.learned),
         training_passes=asdict(Passes(forward=passes)),
         synthetic_fidelity=fidelity,

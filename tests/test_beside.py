@@ -197,6 +197,16 @@ def test_a_share_of_a_lesson_keeps_rows_whole_and_what_is_held_out(
     assert half.learned.rows.tolist() != whole.share(0.5, seed=2).learned.rows.tolist()
 
 
+@pytest.mark.parametrize(("wanted", "passes", "part"), [(0.5, 1, 0.5), (1.5, 2, 0.75), (2, 2, 1)])
+def test_part_of_an_epoch_between_rounds_is_of_a_share(
+    config: Config, tmp_path: Path, wanted: float, passes: int, part: float
+) -> None:
+    run = run_of(with_training(config, round_epochs=wanted), tmp_path / "run")
+    first = run.record["rounds"][0]
+    assert first["epochs"] == passes
+    assert first["learned"] == pytest.approx(part * (4 * 57 + 420), rel=0.05)
+
+
 # --- points on the way --------------------------------------------------------------------------------------------
 
 
