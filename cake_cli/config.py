@@ -176,7 +176,7 @@ class TrainingConfig:
     the bank that about as many rows are."""
     round_epochs: float | None = None
     """Passes over what there is after each round but the last: 0.5 is one over half of it, drawn at random, and 1.5 two
-    over three quarters; by default so much that all of these trainings are half the work of --epochs, in equal parts."""
+    over three quarters; by default so much that these trainings are half the work of --epochs, in equal parts."""
     replay: int | None = None
     """Most samples of the bank to learn from: those of the latest round, and an even choice of earlier rounds; all by
     default."""
