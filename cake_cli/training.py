@@ -295,7 +295,7 @@ def _fit(
         if last:
             agreed = last[0].agreement
             fidelity = "" if agreed is None else f"   agrees on {agreed:.1%} of held-out synthetic samples"
-            stage.conclude(f"{epochs} epochs   loss {last[0].loss:.3f}{fidelity}")
+            stage.conclude(f"{epochs} epoch{'s' * (epochs != 1)}   loss {last[0].loss:.3f}{fidelity}")
     return student
 
 
