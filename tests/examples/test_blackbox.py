@@ -35,3 +35,14 @@ def test_every_way_keeps_to_its_queries(
     assert blackbox.main([*command, *some]) == 0
     assert record.read_bytes() == before
     assert (tmp_path / "out" / "blackbox.png").stat().st_size > 5000
+
+
+def test_labels_beside_are_within_the_queries(example: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    blackbox = example("benchmarks/blackbox.py")
+    teacher, data = save_mlp(tmp_path / "teacher.onnx"), save_heldout(tmp_path / "heldout.npz")
+    command = [str(teacher), "--data", str(data), "--out", str(tmp_path / "out"), "--student", "linear", "--seeds", "0"]
+    command += ["--queries", "1000", "--steps", "2", "--rounds", "2", "--updates", "4"]
+    assert blackbox.main([*command, "--only", "querying in rounds, labels beside", "--", "--set", "set_size=30"]) == 0
+    with (tmp_path / "out" / "blackbox.csv").open() as stream:
+        row = next(csv.DictReader(stream))
+    assert (int(row["samples"]), int(row["asked"])) == (90, 90 * 3 + 720), "700 labels beside, in sets of 30"
