@@ -198,6 +198,9 @@ class TrainingConfig:
     """soft: the teacher's probabilities; hard: its most probable class."""
     loss: LossName = "ce"
     """Against the teacher: cross-entropy, KL divergence, or half the squared difference of logits."""
+    class_balance: float = 0.0
+    """How far classes that the teacher says rarely count for more: a sample counts as much as its class's share to the
+    minus this power, so that 1 makes all classes count alike."""
     temperature: float = 1.0
     """Softens the teacher's and the student's probabilities in the loss, which is multiplied by its square."""
     ema: float = 0.0
@@ -266,6 +269,7 @@ class TrainingConfig:
             (0 <= self.momentum < 1, "momentum lies in [0, 1)", "--set training.momentum=0.9"),
             (self.clip >= 0, "clip cannot be negative", "--set training.clip=1, or 0 for no bound"),
             ((self.weight_decay or 0) >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
+            (self.class_balance >= 0, "class_balance cannot be negative", "--set training.class_balance=1"),
             (self.temperature > 0, "--temperature must be positive", "--temperature 4"),
             (0 <= self.heldout_fraction <= 0.5, "heldout_fraction lies in [0, 0.5]", "0.05"),
             (0 <= self.ema < 1, "--ema lies in [0, 1)", "--ema 0.999"),

@@ -193,7 +193,7 @@ def _synthesis_seconds(prepared: Prepared, teacher: Classifier, against: Disagre
     engine = build_engine(settings, teacher, plan, seed=0, hardware=hardware)
     if against is not None:
         engine = replace(engine, objective=engine.objective.against(against, settings.disagreement_weight))
-    if settings.method == "generative":
+    if settings.way == "generative":
         return _generative_seconds(prepared, engine)
 
     def wave(rows: int, steps: int) -> None:

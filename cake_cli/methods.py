@@ -34,11 +34,11 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
         UsageError: with what does not fit and what would.
     """
     if not spec.is_image:
-        if settings.method == "smooth-noise" or (settings.init in OF_IMAGES and not settings.only_labels):
+        if settings.way == "smooth-noise" or (settings.init in OF_IMAGES and not settings.only_labels):
             raise UsageError(
                 "noise of many scales is for images; the input is a vector", "--method noise or init=normal"
             )
-        if settings.tv_weight and settings.method in ("cake", "generative"):
+        if settings.tv_weight and settings.way in ("cake", "generative"):
             raise UsageError("total variation is for images; the input is a vector", "--set synthesis.tv_weight=0")
     if settings.only_labels:
         return
@@ -46,7 +46,7 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
     if (bounded or settings.range_weight > 0) and not spec.range_is_known:
         asking = "bounds" if bounded else "range_weight"
         raise UsageError(f"{asking} needs the range of the inputs, which is not known", "--input-range 0,1")
-    compares = settings.method == "cake" and settings.contrastive != "mse" and settings.contrast > 0
+    compares = settings.way == "cake" and settings.contrastive != "mse" and settings.contrast > 0
     if compares and plan.set_size < classes:
         enough = plan.groups * -(-2 * classes // plan.groups)
         raise UsageError(
@@ -54,6 +54,22 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
             f"{classes} classes",
             f"--set synthesis.set_size={enough}",
         )
+
+
+def resolved(settings: SynthesisConfig, teacher: Classifier) -> SynthesisConfig:
+    """The settings with a method: the one given, or cake, or what a teacher that gives outputs alone is asked for.
+
+    Such a teacher is only asked for labels unless the settings say otherwise: at equal queries that beats gradients
+    that are estimated from outputs, and samples that a student's gradient moves (examples/benchmarks/RESULTS.md).
+
+    Raises:
+        UsageError: if the settings limit queries, and the teacher has a gradient to follow.
+    """
+    moves = settings.gradients != "auto" or settings.rounds not in (None, 1)
+    if settings.method is not None or teacher.no_gradient is None or moves:
+        return replace(settings, method=settings.way)
+    pictures = teacher.spec.is_image and settings.init in (None, *OF_IMAGES)
+    return replace(settings, method="smooth-noise" if pictures else "noise")
 
 
 def require_gradient(settings: SynthesisConfig, teacher: Classifier) -> None:
@@ -68,7 +84,7 @@ def require_gradient(settings: SynthesisConfig, teacher: Classifier) -> None:
         return
     asked = "--method smooth-noise" if teacher.spec.is_image else "--method noise"
     if own == "exact" or (own == "auto" and not settings.only_labels):
-        needs = "--gradients exact" if own == "exact" else f"--method {settings.method}"
+        needs = "--gradients exact" if own == "exact" else f"--method {settings.way}"
         ways = [teacher.instead or "give a model that has one", f"{asked}, which asks it for labels alone"]
         if teacher.output_kind != "labels":
             ways.insert(0, "--gradients estimated, which works it out from outputs alone")
@@ -142,7 +158,7 @@ def objective_of(settings: SynthesisConfig, teacher: Classifier, hardware: Hardw
         UsageError: if the teacher has no BatchNorm statistics, and they were asked for.
     """
     spec = teacher.spec
-    if settings.method == "naive" or settings.only_labels:
+    if settings.way == "naive" or settings.only_labels:
         return cake_objective(spec, cls=settings.cls_weight, contrastive=0.0, tv=0.0)
     priors: dict[str, tuple[float, Prior]] = {}
     if settings.l2_weight > 0:
@@ -155,9 +171,10 @@ def objective_of(settings: SynthesisConfig, teacher: Classifier, hardware: Hardw
     return cake_objective(
         spec,
         cls=settings.cls_weight,
-        contrastive=settings.contrast if settings.method == "cake" else 0.0,
+        contrastive=settings.contrast if settings.way == "cake" else 0.0,
         contrast=_contrast(settings),
         tv=TV_WEIGHT if settings.tv_weight is None else settings.tv_weight,
+        entropy=settings.entropy_weight,
         variation=IsotropicTotalVariation() if settings.tv == "isotropic" else TotalVariation(),
         priors=priors,
         statistics=statistics,
@@ -173,7 +190,7 @@ def _contrast(settings: SynthesisConfig) -> Term:
 def space_of(settings: SynthesisConfig, spec: InputSpec, hardware: Hardware) -> Space:
     """Where samples may lie."""
     bounds = settings.bounds or ("clamp" if spec.is_image and spec.range_is_known else "none")
-    if bounds == "none" or settings.only_labels or settings.method == "generative":
+    if bounds == "none" or settings.only_labels or settings.way == "generative":
         return Anywhere()
     low, high = normalised_range(spec, hardware.device)
     return Clamped(low, high) if bounds == "clamp" else Squashed(low, high)
@@ -229,7 +246,7 @@ def build_engine(
     estimator = estimator_of(settings, teacher.spec)
     unit = plan.set_size if objective.whole_sets or estimator is not None else plan.groups
     rows = max(1, VALUES_PER_PASS // (teacher.spec.values * unit)) * unit
-    generative = settings.method == "generative"
+    generative = settings.way == "generative"
     return Engine(
         teacher=teacher,
         objective=objective,

@@ -17,6 +17,7 @@ from cake_cli.methods import (
     objective_of,
     passes_of,
     require_gradient,
+    resolved,
     within_queries,
 )
 from cake_cli.models.blueprint import Blueprint, check_named, plan_student
@@ -159,7 +160,7 @@ class Prepared:
             follows = settings.bank is None and self.plan.rounds > 1 and bool(self.blueprints)
             row = 4 * (self.subject.spec.values + self.subject.classes)
             given = min(WAYPOINTS, NOISE_BYTES // (row * max(1, self.plan.samples))) if follows else 0
-        moved = not settings.only_labels and settings.method != "generative"
+        moved = not settings.only_labels and settings.way != "generative"
         return min(given, settings.steps - 1) if moved and self.samples else 0
 
     @property
@@ -174,8 +175,13 @@ class Prepared:
 
     @property
     def trains_baseline(self) -> bool:
-        """Whether a student of noise will be trained beside: it takes the teacher, and data to show it on."""
-        wanted = self.config.evaluation.baseline and self.samples > 0
+        """Whether a student of noise will be trained beside: it takes the teacher, and data to show it on.
+
+        A student that learns from labels of starting points and nothing else is that student.
+        """
+        settings = self.config.synthesis
+        is_floor = settings.only_labels and settings.bank is None and self.real is None
+        wanted = self.config.evaluation.baseline and self.samples > 0 and not is_floor
         return wanted and self.heldout is not None and self.teacher is not None
 
 
@@ -205,6 +211,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     started = time.perf_counter()
     teacher = _open_teacher(config, bank)
     load_seconds = time.perf_counter() - started
+    if teacher is not None:
+        config = replace(config, synthesis=resolved(config.synthesis, teacher))
     size = None if teacher is None or not student else size_of(teacher, Path(config.teacher.file or ""))
     teacher = None if teacher is None else teacher.on(hardware)
     subject = _subject(teacher, bank)
@@ -314,7 +322,7 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
         rounds=settings.rounds or 1,
     )
-    if settings.rounds is None and student and settings.method == "cake" and Ranks.current().world == 1:
+    if settings.rounds is None and student and settings.way == "cake" and Ranks.current().world == 1:
         plan = plan.in_rounds(DEFAULT_ROUNDS)
     return replace(plan, spread=settings.time_budget is not None)
 

@@ -81,7 +81,7 @@ def _made(
 ) -> SampleBank:
     """The bank with one more round."""
     settings = prepared.config.synthesis
-    turn = Turn(number, student, settings.disagreement_weight)
+    turn = Turn(number, student, settings.disagreement_in(number, prepared.plan.rounds))
     try:
         with run.timed("synthesis"):
             return synthesize(prepared, run.bank_path, reporter, run, turn=turn)

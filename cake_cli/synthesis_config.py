@@ -82,10 +82,11 @@ class SynthesisConfig:
     stay within the range of inputs. Of vectors, a step that would move a sample too far is shortened (`max_update`).
     """
 
-    method: Method = "cake"
+    method: Method | None = None
     """cake: contrastive pairs along the boundary; naive: cross-entropy only, without contrast and prior; generative: a
     generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
-    multi-scale noise, only labelled."""
+    multi-scale noise, only labelled. By default cake, or what asks for labels alone of a teacher that gives outputs
+    alone: smooth-noise, of vectors noise."""
     samples: int | None = None
     """How many samples to make, rounded up to whole sets; by default 20000, or what fits into --time-budget; with
     --real-data none (0)."""
@@ -98,6 +99,8 @@ class SynthesisConfig:
     disagreement: float = 2.0
     """From the second round on, weight of the L1 distance between teacher's and student's probabilities, as a multiple
     of cls_weight; 0 for none."""
+    curriculum: bool = False
+    """From easy to hard: that weight rises from round to round, in equal steps, and is whole in the last."""
     formats: tuple[BankFormat, ...] = ("safetensors",)
     """Copies of the finished bank beside its safetensors shards: npz, or png, a folder of images for each class."""
     steps: int = 8
@@ -136,6 +139,8 @@ class SynthesisConfig:
     """Temperature of snn, as a multiple of the mean squared distance between the logits of a set."""
     triplet_margin: float = 1.0
     """Margin of triplet, in squared logits."""
+    entropy_weight: float = 0.0
+    """Weight of minus the entropy of a set's mean prediction: it pulls towards as many samples of each class."""
     tv_weight: float | None = None
     """Weight of total variation, the data prior of images: 200 by default. Vectors have none."""
     tv: Variation = "anisotropic"
@@ -193,15 +198,15 @@ class SynthesisConfig:
             (self.frequencies >= 0, "frequencies cannot be negative", "--set synthesis.frequencies=8"),
             (self.queries is None or self.queries > 0, "--queries must be positive", "--queries 100000"),
             (
-                self.queries is None or self.only_labels or self.gradients == "estimated",
+                self.queries is None or self.method is None or self.only_labels or self.gradients == "estimated",
                 "--queries limits what a teacher is asked for outputs alone, and this run asks for gradients",
                 "--gradients estimated, --method smooth-noise, or leave --queries out",
             ),
             (self.rounds is None or self.rounds > 0, "--rounds must be positive", "--rounds 4"),
             (self.disagreement >= 0, "--disagreement cannot be negative", "--disagreement 2, or 0 for none"),
             (
-                self.rounds in (None, 1) or self.method in ("cake", "naive"),
-                f"--method {self.method} draws no samples to where a student differs, so it has no rounds",
+                self.rounds in (None, 1) or self.way in ("cake", "naive"),
+                f"--method {self.way} draws no samples to where a student differs, so it has no rounds",
                 "--rounds 1, or --method cake",
             ),
             (
@@ -233,7 +238,7 @@ class SynthesisConfig:
 
     def _choices_that_fit(self) -> Iterator[tuple[bool, str, str]]:
         """What the choices among methods, terms and noise ask of each other."""
-        method = self.method
+        method = self.way
         if method in LABELLED_ONLY:
             own = ("normal",) if method == "noise" else OF_IMAGES
             fix = f"--set synthesis.init={own[0]}"
@@ -248,7 +253,7 @@ class SynthesisConfig:
                 f"{self.contrastive} compares samples of a class, and a set of one row has no two of a class",
                 "make set_size twice groups or more",
             )
-        priors = max(self.l2_weight, self.range_weight, self.batchnorm_weight)
+        priors = max(self.entropy_weight, self.l2_weight, self.range_weight, self.batchnorm_weight)
         yield (
             method != "naive" or priors == 0,
             "--method naive is cross-entropy alone, without priors",
@@ -285,14 +290,29 @@ class SynthesisConfig:
             )
 
     @property
+    def way(self) -> Method:
+        """The method, given or not, of a teacher that has a gradient; see `cake_cli.methods.resolved` for others."""
+        return self.method or "cake"
+
+    @property
     def only_labels(self) -> bool:
         """Whether the method takes no steps."""
         return self.method in LABELLED_ONLY
 
     @property
     def disagreement_weight(self) -> float:
-        """The weight of the disagreement in the objective of the second round and later ones."""
+        """The weight of the disagreement in the objective of the last round, and of those between as in it."""
         return self.disagreement * self.cls_weight
+
+    def disagreement_in(self, number: int, rounds: int) -> float:
+        """The weight of the disagreement in the objective of a round, from 1, of so many.
+
+        With `curriculum` from easy to hard, as Li et al. ("Dynamic Data-Free Knowledge Distillation by Easy-to-Hard
+        Learning Strategy", Information Sciences 2023) let an adversarial term grow.
+        """
+        if number == 1:
+            return 0.0
+        return self.disagreement_weight * ((number - 1) / (rounds - 1) if self.curriculum else 1)
 
     @property
     def contrast(self) -> float:
@@ -310,7 +330,7 @@ class SynthesisConfig:
         """How a gradient moves samples of images, or of vectors: given or not."""
         if self.optimizer is not None:
             return self.optimizer
-        moves = images and self.method in ("cake", "naive") and self.noise in ("implicit", "none")
+        moves = images and self.way in ("cake", "naive") and self.noise in ("implicit", "none")
         return "normalised" if moves else "sgd"
 
     def step_sizes_for(self, *, images: bool) -> tuple[float, float]:
@@ -328,5 +348,5 @@ class SynthesisConfig:
 
     @property
     def _weights(self) -> tuple[float, ...]:
-        own = (self.cls_weight, self.l2_weight, self.range_weight, self.batchnorm_weight)
+        own = (self.cls_weight, self.entropy_weight, self.l2_weight, self.range_weight, self.batchnorm_weight)
         return (*own, *(weight for weight in (self.contrastive_weight, self.tv_weight) if weight is not None))

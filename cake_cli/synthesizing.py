@@ -87,7 +87,7 @@ def synthesize(
         bank = SampleBank.open(path, rank=ranks.rank)
         ranks.barrier()  # all have the same list of what is missing before any adds to the bank
         engine = as_begun(_engine(replace(prepared, plan=bank.plan)), bank)
-        if prepared.config.synthesis.method == "generative" and not bank.is_complete:
+        if prepared.config.synthesis.way == "generative" and not bank.is_complete:
             engine = _with_generator(engine, prepared, path / "generator.safetensors", reporter, ranks)
         engine, planned = _facing(engine, turn), _planned(bank, turn)
         name = "synthesis" if turn is None else f"synthesis {turn.number}/{bank.plan.rounds}"

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cake_cli.config import TrainingConfig
 from cake_cli.distillation.fidelity import known_by_heart, row_agreement
-from cake_cli.distillation.losses import distillation_loss
+from cake_cli.distillation.losses import class_weights, distillation_loss
 from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.placement import choose_place, feed_from
 from cake_cli.distillation.pool import Part, Pool
@@ -275,6 +275,7 @@ def _fit(
             heldout=others[0] if others else None,
             loss=distillation_loss(settings.labels, settings.temperature, settings.loss),
             hard_weight=settings.hard_weight,
+            class_weights=_class_weights(settings, lesson.learned, hardware),
             views=views,
             epochs=epochs,
             batch_size=settings.batch_size,
@@ -297,6 +298,13 @@ def _fit(
             fidelity = "" if agreed is None else f"   agrees on {agreed:.1%} of held-out synthetic samples"
             stage.conclude(f"{epochs} epoch{'s' * (epochs != 1)}   loss {last[0].loss:.3f}{fidelity}")
     return student
+
+
+def _class_weights(settings: TrainingConfig, learned: Pool, hardware: Hardware) -> Tensor | None:
+    """What a sample of each class counts for; None where all count alike."""
+    if settings.class_balance == 0:
+        return None
+    return class_weights(learned.class_counts(), settings.class_balance).to(hardware.device)
 
 
 def update_rule(settings: TrainingConfig, student: nn.Module) -> UpdateRule:

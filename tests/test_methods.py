@@ -21,6 +21,7 @@ from cake_cli.synthesis.priors import IsotropicTotalVariation, TotalVariation
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.space import Anywhere, Clamped, Squashed, normalised_range
+from cake_cli.synthesis.terms import class_balance
 from cake_cli.synthesis.update import Adam, Normalised, Sgd, Update
 
 KNOWN = InputSpec((1, 4, 4), (0.5,), (0.25,), (0.0, 1.0), source="--mean and --std")
@@ -61,6 +62,8 @@ def test_every_choice_arrives(teacher: Classifier, cpu: Hardware) -> None:
     assert found.whole_sets
     triplet = objective_of(SynthesisConfig(contrastive="triplet", triplet_margin=3.0), teacher, cpu)
     assert triplet.terms["contrastive"] == (1.5, Triplet(3.0))
+    balanced = objective_of(SynthesisConfig(entropy_weight=5.0), teacher, cpu)
+    assert (balanced.terms["entropy"], balanced.whole_sets) == ((5.0, class_balance), True)
     assert update_of(SynthesisConfig(optimizer="adam", max_update=0.1), KNOWN) == Adam(0.1)
     assert update_of(SynthesisConfig(optimizer="sgd"), KNOWN) == Sgd(0.3)
     spaces = {name: space_of(SynthesisConfig(bounds=name), KNOWN, cpu) for name in ("none", "clamp", "reparametrise")}
@@ -141,7 +144,7 @@ def test_the_floor_is_the_starting_points_of_the_run(teacher: Classifier, cpu: H
 @pytest.mark.parametrize("settings", [
     {"contrastive": "snn"}, {"contrastive": "triplet"}, {"optimizer": "adam"}, {"noise": "both", "optimizer": "adam"},
     {"bounds": "clamp", "noise": "langevin"}, {"bounds": "reparametrise", "noise": "both"}, {"tv": "isotropic"},
-    {"l2_weight": 5.0, "range_weight": 5.0}, {"method": "naive", "bounds": "reparametrise"},
+    {"l2_weight": 5.0, "range_weight": 5.0}, {"entropy_weight": 100.0}, {"method": "naive", "bounds": "reparametrise"},
 ], ids=str)  # fmt: skip
 def test_choices_move_samples_alike_in_any_company(teacher: Classifier, cpu: Hardware, settings: dict) -> None:
     """Finite, the same again, and the same but for rounding with another number of sets side by side."""
@@ -207,6 +210,8 @@ def test_batchnorm_statistics_come_nearer(cpu: Hardware) -> None:
         ({"cls_weight": 0.0, "contrastive_weight": 0.0}, "asks nothing of the teacher"),
         ({"method": "naive", "cls_weight": 0.0}, "asks nothing of the teacher"),
         ({"l2_weight": -1.0}, "cannot be negative"),
+        ({"entropy_weight": -1.0}, "cannot be negative"),
+        ({"method": "naive", "entropy_weight": 1.0}, "without priors"),
         ({"snn_temperature": 0.0}, "snn_temperature"),
         ({"triplet_margin": -1.0}, "triplet_margin"),
         ({"redraws": -1}, "redraws"),

@@ -121,6 +121,24 @@ def test_rounds_follow_the_student(config: Config, undisturbed: RunDirectory, tm
     assert other.record["rounds"][2]["expected_agreement"]["samples"] == 60
 
 
+def test_a_curriculum_rises_to_the_whole_weight(config: Config, undisturbed: RunDirectory, tmp_path: Path):
+    eased = run_of(with_synthesis(config, curriculum=True), tmp_path / "eased")
+    shards = SampleBank.open(eased.bank_path).manifest["shards"]
+    assert [shard.get("disagreement") for shard in shards] == [None, None, 50.0, 50.0, 100.0, 100.0]
+    assert [entry["disagreement"] for entry in eased.record["rounds"]] == [0.0, 50.0, 100.0]
+    ours, theirs = hashes(undisturbed), hashes(eased)
+    assert ours["student-2.safetensors"] == theirs["student-2.safetensors"]
+    assert ours["shard-00002.safetensors"] != theirs["shard-00002.safetensors"]
+
+
+def test_classes_can_count_alike(config: Config, undisturbed: RunDirectory, tmp_path: Path):
+    even = replace(config, training=replace(config.training, class_balance=1.0))
+    other = run_of(even, tmp_path / "even")
+    ours, theirs = hashes(undisturbed), hashes(other)
+    assert ours["shard-00000.safetensors"] == theirs["shard-00000.safetensors"]
+    assert ours["student-2.safetensors"] != theirs["student-2.safetensors"], "the first training weighs its samples"
+
+
 def test_the_student_carries_on(config: Config, undisturbed: RunDirectory, tmp_path: Path):
     alone = with_synthesis(config, rounds=1, bank=str(undisturbed.bank_path))
     fresh = run_of(alone, tmp_path / "fresh")

@@ -126,7 +126,7 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     if described["check_seconds"]:
         rows.append(("check took", f"{described['check_seconds']:.1f} s (a second or two for ordinary files)"))
     if described["no_gradient"] is not None:
-        return [*rows, *_asked(described, usual_student(spec.shape), "smooth-noise" if spec.is_image else "noise")]
+        return [*rows, *_asked(described, usual_student(spec.shape))]
     verb = "evaluate it" if described["architecture"] else "copy it"
     student = usual_student(spec.shape)
     command = "evaluate {} --data DATA" if described["architecture"] else f"distill {{}} --student {student}"
@@ -135,12 +135,12 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _asked(described: dict[str, Any], student: str, method: str) -> list[tuple[str, str]]:
+def _asked(described: dict[str, Any], student: str) -> list[tuple[str, str]]:
     """What can be done with a model that gives outputs alone."""
     subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
     rows = [
         ("gradient", f"none: {described['no_gradient']}"),
-        ("to ask it", f"cake distill {subject} --student {student} --method {method}"),
+        ("to ask it", f"cake distill {subject} --student {student}"),
     ]
     if described["output_kind"] == "labels":
         return [*rows, ("", "labels move nowhere but on the boundary, so no gradient can be estimated")]

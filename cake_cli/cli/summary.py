@@ -120,14 +120,14 @@ def _data_line(prepared: Prepared) -> str:
 def _steps(settings: SynthesisConfig) -> str:
     if settings.only_labels:
         return ""
-    return f" x {settings.steps} {'updates of a generator' if settings.method == 'generative' else 'steps'}"
+    return f" x {settings.steps} {'updates of a generator' if settings.way == 'generative' else 'steps'}"
 
 
 def _method(settings: SynthesisConfig) -> str:
     """``cake``, or ``cake snn, langevin noise, adam``: the method, and the choices that are not the default."""
-    compares = settings.method == "cake" and settings.contrast > 0 and settings.contrastive != "mse"
-    found = [f"{settings.method} {settings.contrastive}" if compares else str(settings.method)]
-    if settings.method in ("cake", "naive"):
+    compares = settings.way == "cake" and settings.contrast > 0 and settings.contrastive != "mse"
+    found = [f"{settings.way} {settings.contrastive}" if compares else settings.way]
+    if settings.way in ("cake", "naive"):
         noise = {"langevin": "Langevin noise", "both": "implicit and Langevin noise", "none": "no noise"}
         found += [noise[settings.noise]] if settings.noise in noise else []
         named = {"sgd": "plain gradient descent", "adam": "Adam"}
@@ -145,7 +145,7 @@ def _queries(prepared: Prepared) -> str:
     parts = []
     if prepared.synthesizes:
         limit = "" if settings.queries is None else f" of at most {settings.queries:,}"
-        each = ""
+        each = " (labels alone)"
         if not settings.only_labels:
             each = f" ({settings.directions} directions a step, smoothing {settings.smoothing:g})"
         parts.append(f"{prepared.planned_passes.forward:,}{limit} for samples{each}")

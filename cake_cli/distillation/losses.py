@@ -79,6 +79,23 @@ def distillation_loss(labels: Labels, temperature: float, loss: LossName = "ce")
     return lambda student, teacher: soft(student, teacher, temperature=temperature)
 
 
+def class_weights(counts: Tensor, power: float) -> Tensor:
+    """What a sample of each class counts for in the loss: its class's share to the power of -`power`.
+
+    Inverse frequency where `power` is 1, and its root where it is 1/2 (Mahajan et al., ECCV 2018, Section 2.2, who draw
+    samples so); scaled to a mean of 1 over all samples.
+
+    Args:
+        counts: samples of each class, (K,).
+        power: 0 for weights of 1.
+
+    Returns:
+        (K,) float32; 0 of a class without samples.
+    """
+    weights = torch.where(counts > 0, counts.double().clamp_min(1) ** -power, 0.0)
+    return (weights * (counts.sum() / (weights * counts).sum())).float()
+
+
 def with_true_labels(soft: Tensor, student: Tensor, labels: Tensor, hard_weight: float) -> Tensor:
     """Hinton's distillation: lambda · hard(f_S(x), y) + (1 - lambda) · soft(f_S(x), f_T(x)), sample by sample.
 

@@ -71,6 +71,15 @@ class Pool:
         """How finely it is shuffled."""
         return Grain.of(self.row_bytes, self.group)
 
+    def class_counts(self) -> Tensor:
+        """How many samples the teacher takes for each class, (K,) int64; inputs are not read."""
+        counts = torch.zeros(self.classes, dtype=torch.int64)
+        first = torch.searchsorted(self.rows, self._starts)  # (parts + 1,)
+        for number, part in enumerate(self.parts):
+            local = self.rows[int(first[number]) : int(first[number + 1])] - self._starts[number]
+            counts += part.logits[local].argmax(dim=1).bincount(minlength=self.classes)
+        return counts
+
     def select(self, chosen: Tensor) -> Pool:
         """The samples where a mask (N,) is true; whole rows of them, where they lie in rows."""
         return Pool(self.parts, self.rows[chosen], self.group, int(chosen[: self.paired].sum()))

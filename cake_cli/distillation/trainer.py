@@ -63,6 +63,7 @@ def train(
     ema: float = 0.0,
     clip: float = 0.0,
     hard_weight: float = 0.0,
+    class_weights: Tensor | None = None,
     views: Views | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
     rank: int = 0,
@@ -93,6 +94,7 @@ def train(
         clip: largest norm of the gradient of all weights together, to which a longer one is shortened (Pascanu,
             Mikolov, Bengio 2013); 0 for no bound.
         hard_weight: lambda of Hinton's distillation, for samples with a true label.
+        class_weights: (K,), on the device: what a sample counts for, by the teacher's most probable class; None for 1.
         views: changes of the samples, labelled by the teacher.
         forward: what stands for `student` in training steps: the same weights, compiled or shared between
             processes.
@@ -114,6 +116,7 @@ def train(
         forward=student if forward is None else forward,
         loss=loss,
         hard_weight=hard_weight,
+        class_weights=class_weights,
         optimizer=optimizer,
         schedule=_schedule(lr_schedule, optimizer, rule.lr, epochs * steps),
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == "fp16"),
@@ -163,6 +166,7 @@ class _Learner:
     forward: Callable[[Tensor], Tensor]
     loss: Loss
     hard_weight: float
+    class_weights: Tensor | None
     optimizer: Optimizer
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
@@ -191,6 +195,8 @@ class _Learner:
         losses = self.loss(logits.float(), batch.logits)  # (N,)
         if batch.labels is not None:
             losses = with_true_labels(losses, logits.float(), batch.labels, self.hard_weight)
+        if self.class_weights is not None:
+            losses = losses * self.class_weights[batch.logits.argmax(dim=1)]
         value = losses.mean() if share == 1 else losses.mean() * share
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]

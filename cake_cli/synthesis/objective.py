@@ -17,7 +17,7 @@ from cake_cli.synthesis.contrastive import contrastive_mse
 from cake_cli.synthesis.disagreement import NAME, Disagreement
 from cake_cli.synthesis.priors import Prior, TotalVariation
 from cake_cli.synthesis.statistics import BatchNormStatistics
-from cake_cli.synthesis.terms import Candidates, Term, classification
+from cake_cli.synthesis.terms import Candidates, Term, class_balance, classification
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def cake_objective(
     cls: float,
     contrastive: float,
     tv: float,
+    entropy: float = 0.0,
     contrast: Term = contrastive_mse,
     variation: Prior | None = None,
     priors: Mapping[str, tuple[float, Prior]] | None = None,
@@ -83,19 +84,22 @@ def cake_objective(
         cls: weight of the cross-entropy.
         contrastive: weight of the contrastive term.
         tv: weight of total variation.
+        entropy: weight of class balance, minus the entropy of a set's mean prediction.
         contrast: the contrastive term; the paper's by default, and all others look at whole sets.
         variation: the total variation; anisotropic, as in the paper, by default.
         priors: name to weight and prior, beside total variation.
         statistics: weight and term of BatchNorm statistics, which leave the strict contract.
     """
-    terms: dict[str, tuple[float, Term]] = {"cls": (cls, classification), "contrastive": (contrastive, contrast)}
+    terms: dict[str, tuple[float, Term]] = {
+        "cls": (cls, classification), "contrastive": (contrastive, contrast), "entropy": (entropy, class_balance),
+    }  # fmt: skip
     if statistics is not None:
         terms["batchnorm"] = statistics
     smooth = {"tv": (tv, variation or TotalVariation())} if spec.is_image and tv > 0 else {}
     return Objective(
         terms={name: entry for name, entry in terms.items() if entry[0] > 0},
         priors={**smooth, **(priors or {})},
-        whole_sets=statistics is not None or (contrastive > 0 and contrast is not contrastive_mse),
+        whole_sets=statistics is not None or entropy > 0 or (contrastive > 0 and contrast is not contrastive_mse),
         layers=() if statistics is None else statistics[1].layers,
     )
 

@@ -1,7 +1,8 @@
-"""What a term of the objective sees of a step, and the one term that every method has."""
+"""What a term of the objective sees of a step, and the terms that contrast nothing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,3 +41,15 @@ Term = Callable[[Candidates], Tensor]
 def classification(candidates: Candidates) -> Tensor:
     """Cross-entropy of each sample to its target, (N,)."""
     return F.cross_entropy(candidates.logits, candidates.targets, reduction="none")
+
+
+def class_balance(candidates: Candidates) -> Tensor:
+    """Minus the entropy of the mean prediction of each sample's set, ``sum_k p_k log p_k``: (N,).
+
+    The reference implementation's ``entropy``, off there by default. It lies in [-log K, 0] and is least where the
+    teacher's probabilities, averaged over the set, are the same for all classes.
+    """
+    size = candidates.own_set_size
+    each = candidates.logits.log_softmax(dim=1).reshape(-1, size, candidates.logits.shape[1])  # (S, B, K)
+    mean = each.logsumexp(dim=1) - math.log(size)  # log of the mean probabilities, (S, K): finite, and so its gradient
+    return (mean.exp() * mean).sum(dim=1).repeat_interleave(size)

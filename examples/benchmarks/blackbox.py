@@ -103,13 +103,20 @@ def epochs_of(way: str, queries: int, options: argparse.Namespace) -> int:
     return max(1, round(epochs / 1.5 if rounds else epochs))
 
 
+def set_size_of(way: str, queries: int, options: argparse.Namespace) -> int:
+    """Samples of a set: fewer than usual where a round would have none, in rows of ten."""
+    rounds = options.rounds if "--rounds" in WAYS[way] else 1
+    return max(10, min(SET_SIZE, samples_of(way, queries, options) // rounds // 10 * 10))
+
+
 def measured(way: str, queries: int, seed: int, options: argparse.Namespace, passed_on: list[str]) -> dict[str, Any]:
     """The figures of one cell."""
     path = options.out / f"{way.replace(',', '').replace(' ', '-')}-{queries}-{seed}"
     epochs = epochs_of(way, queries, options)
     flags = ["--rounds", "1", *(text.format(rounds=options.rounds) for text in WAYS[way])]
-    beside = beside_of(way) * samples_of(way, queries, options) // SET_SIZE * SET_SIZE
-    flags += ["--set", f"training.noise_samples={beside}"]
+    size = set_size_of(way, queries, options)
+    beside = beside_of(way) * samples_of(way, queries, options) // size * size
+    flags += ["--set", f"training.noise_samples={beside}", "--set", f"synthesis.set_size={size}"]
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
         "--queries", queries - beside, "--steps", options.steps,

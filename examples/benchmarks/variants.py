@@ -42,6 +42,10 @@ PARTS: dict[str, list[str]] = {
     "noise": [],
     "waypoints": [],
     "langevin": ["--noise", "langevin"],
+    "curriculum": ["--set", "synthesis.curriculum=true"],
+    "balance": ["--set", "training.class_balance=1"],
+    "root balance": ["--set", "training.class_balance=0.5"],
+    "entropy": ["--set", "synthesis.entropy_weight=20"],
     "short": [],
     "shorter": [],
     "longer": [],
@@ -51,7 +55,9 @@ noise at many brightnesses and contrasts, with scenes from that, shapes and line
 wherever it leads, with normalised by steps of a given length, with clamp within the range of inputs; with short, a
 quarter of the steps makes four times the samples, with shorter a sixteenth sixteen times; with longer, students learn
 half as many rows again, as they do in rounds; with noise, seven starting points are labelled and learned beside each
-sample, and with waypoints seven points on its way, as by default in rounds."""
+sample, and with waypoints seven points on its way, as by default in rounds. With curriculum the disagreement's weight
+rises from round to round; with balance rare classes count for more in training, and with entropy sets are drawn to
+as many samples of each class."""
 
 OLD_LOOP = ("smooth", "rounds", "disagreement", "short")
 EXPOSED_LOOP = ("exposed", "rounds", "disagreement", "shorter", "noise")
@@ -87,7 +93,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "loop, temperature 4": (*LOOP, "temperature"),
     "loop, logits": (*LOOP, "logits"),
     "loop, hard labels": (*LOOP, "hard"),
-    "loop, Langevin": (*LOOP, "langevin"),
+    "loop, plain descent, Langevin": (*(part for part in LOOP if part != "normalised"), "langevin"),
+    "loop, curriculum": (*LOOP, "curriculum"),
+    "loop, class balance": (*LOOP, "balance"),
+    "loop, root class balance": (*LOOP, "root balance"),
+    "loop, balanced sets": (*LOOP, "entropy"),
     "loop, naive": ("method naive", *LOOP),
 }
 """`loop` is all that helped together, and the default of `cake distill`: rounds of short walks from scenes to where

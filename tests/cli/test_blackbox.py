@@ -37,13 +37,15 @@ def test_pure_querying_goes_the_whole_way(cake: Cake, own_folder: Path, served: 
     flags = {"int8": [], "trees": [], "labels": ["--classes", "3"], "endpoint": ASKED}[kind]
     teacher = served.address if kind == "endpoint" else files[kind](own_folder)
     image = kind in ("int8", "endpoint")
-    method = ["--method", "smooth-noise" if image else "noise"]
     data = ["--data", heldout(own_folder, image)]
-    outcome = cake("distill", teacher, *flags, *TINY, *method, *data, "--no-baseline", "-o", "run", "--json")
+    outcome = cake("distill", teacher, *flags, *TINY, *data, "-o", "run", "--json")
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["teacher_passes"] == {"forward": 60, "backward": 0}
-    assert "60 for samples, 40 for the held-out data" in outcome.err
-    assert record(Path("run"))["teacher"]["no_gradient"]
+    assert "60 for samples (labels alone), 40 for the held-out data" in outcome.err
+    made = record(Path("run"))
+    assert made["teacher"]["no_gradient"]
+    assert made["synthesis"]["method"] == ("smooth-noise" if image else "noise"), "chosen for the teacher"
+    assert not Path("run/noise_baseline.safetensors").exists(), "the student is its own floor"
     if kind == "endpoint":
         assert served.rows == CHECK + 60 + 2 * LOOK + 40
         assert record(Path("run"))["teacher"]["path"] == served.address
@@ -63,7 +65,7 @@ def heldout(folder: Path, image: bool) -> Path:
 @pytest.mark.parametrize("kind", ["int8", "trees"])
 def test_gradients_are_estimated_where_there_are_none(cake: Cake, own_folder: Path, kind: str) -> None:
     teacher = (int8 if kind == "int8" else trees)(own_folder)
-    said = refusal(cake("distill", teacher, *TINY, "-o", "run"), 3)
+    said = refusal(cake("distill", teacher, *TINY, "--method", "cake", "-o", "run"), 3)
     assert ("int8" if kind == "int8" else "tree ensemble") in said
     assert "--gradients estimated" in said
     assert not Path("run").exists()
@@ -110,7 +112,7 @@ def test_what_an_endpoint_is(cake: Cake, served: Served) -> None:
     assert shown.code == 0
     assert shown.out.startswith(f"{served.address}: a teacher\n")
     assert "gradient        none: 127.0.0.1:" in shown.out
-    assert f"cake distill {served.address} --input-shape 1,4,4 --student cnn --method smooth-noise" in shown.out
+    assert f"cake distill {served.address} --input-shape 1,4,4 --student cnn\n" in shown.out
     assert "--gradients estimated" in shown.out
     assert "asked 9 rows to open it" in shown.out
     assert served.rows == 9
@@ -124,7 +126,7 @@ def test_what_a_file_without_a_gradient_is(cake: Cake, own_folder: Path) -> None
     shown = cake("inspect", trees(own_folder))
     assert shown.code == 0
     assert "none: the model is a tree ensemble" in shown.out
-    assert "--student mlp --method noise" in shown.out
+    assert "--student mlp\n" in shown.out
 
 
 @pytest.mark.parametrize("where", [6, 9, 13])

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cake_cli.distillation.losses import (
+    class_weights,
     distillation_loss,
     hard_cross_entropy,
     kl_divergence,
@@ -82,3 +83,11 @@ def test_the_loss_that_is_asked_for():
     for name, loss in (("ce", soft_cross_entropy), ("kl", kl_divergence)):
         made = distillation_loss("soft", 4.0, name)  # type: ignore[arg-type]
         torch.testing.assert_close(made(STUDENT, TEACHER), loss(STUDENT, TEACHER, temperature=4.0))
+
+
+@pytest.mark.parametrize(("power", "wanted"), [(0, [1, 1, 0]), (1, [2, 2 / 3, 0]), (0.5, [1.464, 0.845, 0])])
+def test_rare_classes_count_for_more(power: float, wanted: list[float]):
+    counts = torch.tensor([10, 30, 0])
+    weights = class_weights(counts, power)
+    assert weights.tolist() == pytest.approx(wanted, abs=1e-3)
+    assert float((weights * counts).sum()) / 40 == pytest.approx(1), "the loss keeps its scale"

@@ -211,6 +211,17 @@ def test_a_long_gradient_is_shortened_and_a_short_one_is_not(cpu: Hardware) -> N
     assert moved(free / 4) == pytest.approx(free / 4, rel=1e-4)
 
 
+def test_a_class_that_counts_for_nothing_is_not_learned(cpu: Hardware) -> None:
+    given = samples()
+    classes = given.logits.argmax(1)
+    student = network()
+    fit(student, cpu, class_weights=torch.tensor([1.0, 1.0, 0.0]), loss=distillation_loss("hard", 1.0), epochs=40)
+    found = student(given.inputs).argmax(1)
+    assert bool((classes == 2).any())
+    assert not bool((found == 2).any())
+    assert float((found == classes)[classes != 2].float().mean()) > 0.9
+
+
 def test_true_labels_pull_where_there_are_any(cpu: Hardware) -> None:
     given = samples()
     against = (given.logits.argmax(1) + 1) % 3
