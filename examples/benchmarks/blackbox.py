@@ -32,11 +32,12 @@ WAYS: dict[str, list[str]] = {
     "estimated, naive": ["--gradients", "estimated", "--method", "naive"],
     "estimated, all frequencies": ["--gradients", "estimated", "--set", "synthesis.frequencies=0"],
     "estimated, rounds": ["--gradients", "estimated", "--rounds", "{rounds}"],
+    "estimated, rounds, half labels": ["--gradients", "estimated", "--rounds", "{rounds}"],
 }
 """The first two ask a label for each starting point, of N(0, I) and as by default. Querying in rounds moves samples by
 the student's own gradient to where it differs from the teacher's answers: the teacher's part of the gradient is left
 out, so a step is one query, and where a step asks is learned, too. With labels beside, seven starting points for each
-sample are labelled and not moved."""
+sample are labelled and not moved; with half labels, as many as take half of the queries."""
 COLUMNS = ("way", "queries", "seed", "asked", "samples", "epochs", "accuracy", "agreement", "teacher_accuracy", "error")
 
 
@@ -83,23 +84,29 @@ def directions_of(way: str, options: argparse.Namespace) -> int:
     return options.directions if way.startswith("estimated") else 0
 
 
-def beside_of(way: str) -> int:
-    """How many starting points are only labelled for each sample that is moved."""
-    return NOISE_FOR_EACH if way.endswith("labels beside") else 0
+def asked_for_each(way: str, options: argparse.Namespace) -> int:
+    """Queries of a sample."""
+    return 1 + options.steps * (1 + 2 * directions_of(way, options)) if "--gradients" in WAYS[way] else 1
+
+
+def labels_of(way: str, queries: int, options: argparse.Namespace) -> int:
+    """How many starting points are only labelled, beside samples that are moved; before they are cut into sets."""
+    if way.endswith("half labels"):
+        return queries // 2
+    return queries * NOISE_FOR_EACH // (asked_for_each(way, options) + NOISE_FOR_EACH) if "beside" in way else 0
 
 
 def samples_of(way: str, queries: int, options: argparse.Namespace) -> int:
     """How many samples so many queries pay for, before they are cut into sets."""
-    stepped = "--gradients" in WAYS[way]
-    each = 1 + options.steps * (1 + 2 * directions_of(way, options)) if stepped else 1
-    return max(1, queries // (each + beside_of(way)))
+    return max(1, (queries - labels_of(way, queries, options)) // asked_for_each(way, options))
 
 
 def epochs_of(way: str, queries: int, options: argparse.Namespace) -> int:
     """Of the last training; rounds train half as many again between them, so they get two thirds."""
     rounds = "--rounds" in WAYS[way]
-    each = 1 + beside_of(way) + (min(WAYPOINTS, options.steps - 1) if rounds else 0)
-    epochs = options.updates * BATCH / max(BATCH, samples_of(way, queries, options) * each)
+    each = 1 + (min(WAYPOINTS, options.steps - 1) if rounds else 0)
+    learned = samples_of(way, queries, options) * each + labels_of(way, queries, options)
+    epochs = options.updates * BATCH / max(BATCH, learned)
     return max(1, round(epochs / 1.5 if rounds else epochs))
 
 
@@ -115,7 +122,7 @@ def measured(way: str, queries: int, seed: int, options: argparse.Namespace, pas
     epochs = epochs_of(way, queries, options)
     flags = ["--rounds", "1", *(text.format(rounds=options.rounds) for text in WAYS[way])]
     size = set_size_of(way, queries, options)
-    beside = beside_of(way) * samples_of(way, queries, options) // size * size
+    beside = labels_of(way, queries, options) // size * size
     flags += ["--set", f"training.noise_samples={beside}", "--set", f"synthesis.set_size={size}"]
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
