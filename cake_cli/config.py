@@ -7,6 +7,7 @@ written here and nowhere else. Weights and step sizes are those of the method (B
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -78,6 +79,8 @@ BankMemory = Literal["auto", "device", "host", "disk"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Plan = Literal["auto", "plain"]
 DEFAULT_EPOCHS = 30
+MOST_MORE = 2.0
+"""How many times as often a small bank is learned, at most."""
 EXTRA_WORK = 0.5
 """What the student learns between rounds, as a share of what it learns after the last."""
 
@@ -172,8 +175,8 @@ class TrainingConfig:
     """How the student learns from the bank."""
 
     epochs: int | None = None
-    """Passes over all that is learned; by default 30, and so many fewer where noise and waypoints are learned beside
-    the bank that about as many rows are."""
+    """Passes over all that is learned; by default 30, of banks of fewer than 20000 samples up to 60 (of 5000 and
+    fewer), and so many fewer where noise and waypoints are learned beside that about as many rows are."""
     round_epochs: float | None = None
     """Passes over what there is after each round but the last: 0.5 is one over half of it, drawn at random, and 1.5 two
     over three quarters; by default so much that these trainings are half the work of --epochs, in equal parts."""
@@ -231,10 +234,17 @@ class TrainingConfig:
     """Where samples lie while the student learns; auto is the nearest that holds them."""
 
     def epochs_over(self, samples: int, learned: int) -> int:
-        """Passes over so many learned rows, of which so many are samples of a bank (0 without one)."""
+        """Passes over so many learned rows, of which so many are samples of a bank (0 without one).
+
+        A bank of fewer than the default's samples is learned more often: steps fall with the root of its size, until a
+        quarter of them is learned twice as often.
+        """
         if self.epochs is not None:
             return self.epochs
-        return max(1, round(DEFAULT_EPOCHS * samples / learned)) if samples else DEFAULT_EPOCHS
+        if not samples:
+            return DEFAULT_EPOCHS
+        more = min(MOST_MORE, max(1.0, math.sqrt(DEFAULT_SAMPLES / samples)))
+        return max(1, round(DEFAULT_EPOCHS * more * samples / learned))
 
     def epochs_between(self, rounds: int, epochs: int) -> tuple[float, ...]:
         """Passes over what there is after each of N rounds but the last: by default about as many rows each time.

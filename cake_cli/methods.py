@@ -84,7 +84,8 @@ def require_gradient(settings: SynthesisConfig, teacher: Classifier) -> None:
         return
     asked = "--method smooth-noise" if teacher.spec.is_image else "--method noise"
     if own == "exact" or (own == "auto" and not settings.only_labels):
-        needs = "--gradients exact" if own == "exact" else f"--method {settings.way}"
+        follows = f"--method {settings.way}" if settings.rounds in (None, 1) else f"--rounds {settings.rounds}"
+        needs = "--gradients exact" if own == "exact" else follows
         ways = [teacher.instead or "give a model that has one", f"{asked}, which asks it for labels alone"]
         if teacher.output_kind != "labels":
             ways.insert(0, "--gradients estimated, which works it out from outputs alone")

@@ -294,7 +294,8 @@ def _make_waves(
             shelf = waypoint_shelf(run.checkpoints, bank.plan.wave_of(wave.sets.start))
             shelf.fill([Part(*wave.waypoints)])
         shard = bank.add(wave, rows_per_pass=rows, spent=course.spent, disagreement=weight)
-        course.shows(on_target=f"{shard['health']['on_target']:.1%}")
+        if _aims(bank):
+            course.shows(on_target=f"{shard['health']['on_target']:.1%}")
         if run is not None:
             run.append_metrics("synthesis", **_shard_figures(bank, shard))
         so_far[:] = [Health.combine([*so_far, Health(**shard["health"])])]

@@ -42,6 +42,7 @@ def test_pure_querying_goes_the_whole_way(cake: Cake, own_folder: Path, served: 
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["teacher_passes"] == {"forward": 60, "backward": 0}
     assert "60 for samples (labels alone), 40 for the held-out data" in outcome.err
+    assert "on target" not in outcome.err, "labels are asked for, and nothing is aimed at"
     made = record(Path("run"))
     assert made["teacher"]["no_gradient"]
     assert made["synthesis"]["method"] == ("smooth-noise" if image else "noise"), "chosen for the teacher"
@@ -69,6 +70,7 @@ def test_gradients_are_estimated_where_there_are_none(cake: Cake, own_folder: Pa
     assert ("int8" if kind == "int8" else "tree ensemble") in said
     assert "--gradients estimated" in said
     assert not Path("run").exists()
+    assert "and --rounds 2 needs one" in refusal(cake("distill", teacher, *TINY, "--rounds", "2", "-o", "run"), 3)
     outcome = cake(
         "distill", teacher, *[flag for flag in TINY if flag != "--no-report"], *ESTIMATED, "-o", "run", "--json"
     )
