@@ -301,7 +301,7 @@ class SynthesisConfig:
 
     @property
     def disagreement_weight(self) -> float:
-        """The weight of the disagreement in the objective of the last round, and of those between as in it."""
+        """The whole weight of the disagreement in the objective, for each sample."""
         return self.disagreement * self.cls_weight
 
     def disagreement_in(self, number: int, rounds: int) -> float:

@@ -82,8 +82,7 @@ def distillation_loss(labels: Labels, temperature: float, loss: LossName = "ce")
 def class_weights(counts: Tensor, power: float) -> Tensor:
     """What a sample of each class counts for in the loss: its class's share to the power of -`power`.
 
-    Inverse frequency where `power` is 1, and its root where it is 1/2 (Mahajan et al., ECCV 2018, Section 2.2, who draw
-    samples so); scaled to a mean of 1 over all samples.
+    Inverse frequency where `power` is 1, and its root where it is 1/2; scaled to a mean of 1 over all samples.
 
     Args:
         counts: samples of each class, (K,).
