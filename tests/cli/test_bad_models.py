@@ -151,12 +151,16 @@ MODELS: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
 }
 
 
+FOLLOWED = ["--method", "cake"]
+"""Where nothing is said, a teacher without a gradient is asked for labels instead."""
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_file_that_cannot_be_a_teacher(cake: Cake, tmp_path: Path, kind: str):
     name, make, words = MODELS[kind]
     make(tmp_path / name)
     before = snapshot(tmp_path)
-    said = refusal(cake("distill", name, *TINY, "-o", "out"), 3)
+    said = refusal(cake("distill", name, *TINY, *FOLLOWED, "-o", "out"), 3)
     for word in words:
         assert word in said
     assert snapshot(tmp_path) == before
@@ -166,7 +170,7 @@ def test_a_file_that_cannot_be_a_teacher(cake: Cake, tmp_path: Path, kind: str):
         assert (shown.code, "none: the graph is quantised to int8" in shown.out) == (0, True)
     else:
         assert refusal(cake("inspect", name), 3) == said
-    assert refusal(cake("synthesize", name, *SYNTHESIS), 3) == said
+    assert refusal(cake("synthesize", name, *SYNTHESIS, *FOLLOWED), 3) == said
 
 
 def test_a_pickle_is_never_run(cake: Cake, tmp_path: Path):
@@ -221,7 +225,7 @@ def test_a_student_cut_short(cake: Cake, distilled: Path, heldout: Path, keep: i
     assert snapshot(Path()) == before
 
 
-# Real files: what the README beside them says must be refused, and what opens.
+# Real files: what the README beside them says must be refused where it is to be followed, and what opens.
 
 REFUSED = {
     "skl_rf_iris.onnx": "tree ensemble",
@@ -235,8 +239,16 @@ REFUSED = {
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_real_file_that_must_be_refused(cake: Cake, name: str):
-    assert REFUSED[name] in refusal(cake("distill", REAL / name, *TINY), 3)
+    assert REFUSED[name] in refusal(cake("distill", REAL / name, *TINY, *FOLLOWED), 3)
     assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
+@pytest.mark.parametrize("name", ["skl_rf_iris.onnx", "edgeopt_mobilenetv2_int8.onnx"])
+def test_a_real_file_without_a_gradient_is_asked_for_labels(cake: Cake, name: str):
+    outcome = cake("distill", REAL / name, *TINY, "-o", "run", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["teacher_passes"] == {"forward": 60, "backward": 0}
 
 
 SLOW = {"antispoof_bin_128.onnx"}
