@@ -12,7 +12,7 @@ from cake_cli.config import SynthesisConfig
 from cake_cli.errors import UsageError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware
-from cake_cli.methods import baseline_engine, build_engine, check_choices, objective_of, space_of, update_of
+from cake_cli.methods import baseline_engine, build_engine, check_choices, objective_of, resolved, space_of, update_of
 from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import SoftNearestNeighbour, Triplet, contrastive_mse
@@ -288,3 +288,31 @@ def test_a_wave_is_what_the_report_counts(teacher: Classifier, cpu: Hardware) ->
     engine = build_engine(SynthesisConfig(steps=2), teacher, PLAN, seed=0, hardware=cpu)
     wave: Wave = engine.wave(PLAN.waves[0], STAGE)
     assert set(wave.terms) == {"cls", "contrastive", "tv"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "spec", "asked"),
+    [
+        ({}, KNOWN, "smooth-noise"),
+        ({}, VECTOR, "noise"),
+        ({"init": "exposed"}, KNOWN, "smooth-noise"),
+        ({"init": "normal"}, KNOWN, "noise"),
+        ({"queries": 500}, KNOWN, "smooth-noise"),
+        ({"gradients": "exact"}, KNOWN, "cake"),
+        ({"gradients": "estimated"}, KNOWN, "cake"),
+        ({"rounds": 4}, KNOWN, "cake"),
+        ({"method": "naive"}, KNOWN, "naive"),
+    ],
+    ids=str,
+)
+def test_a_teacher_without_a_gradient_is_asked_where_nothing_is_said(
+    teacher: Classifier, settings: dict, spec: InputSpec, asked: str
+) -> None:
+    silent = replace(teacher, spec=spec, no_gradient="it is asked")
+    assert resolved(SynthesisConfig(**settings), silent).method == asked
+
+
+def test_a_teacher_with_a_gradient_is_followed_and_has_no_limit_of_queries(teacher: Classifier) -> None:
+    assert resolved(SynthesisConfig(), teacher).method == "cake"
+    with pytest.raises(UsageError, match="--queries limits"):
+        resolved(SynthesisConfig(queries=500), teacher)

@@ -191,7 +191,7 @@ def test_a_budget_that_pays_for_nothing_is_refused(settings: SynthesisConfig) ->
     [
         ({"method": "generative"}, "generative"),
         ({"batchnorm_weight": 1.0}, "BatchNorm"),
-        ({"gradients": "auto", "queries": 5}, "--queries limits"),
+        ({"method": "cake", "gradients": "auto", "queries": 5}, "--queries limits"),
         ({"queries": 0}, "positive"),
         ({"smoothing": 0.0}, "smoothing"),
         ({"directions": -1}, "directions"),
