@@ -205,6 +205,11 @@ class SynthesisConfig:
             (self.rounds is None or self.rounds > 0, "--rounds must be positive", "--rounds 4"),
             (self.disagreement >= 0, "--disagreement cannot be negative", "--disagreement 2, or 0 for none"),
             (
+                not self.curriculum or (self.rounds != 1 and self.disagreement > 0),
+                "a curriculum lets the disagreement rise from round to round, and there is none",
+                "--rounds 8 and a positive --disagreement, or --set synthesis.curriculum=false",
+            ),
+            (
                 self.rounds in (None, 1) or self.way in ("cake", "naive"),
                 f"--method {self.way} draws no samples to where a student differs, so it has no rounds",
                 "--rounds 1, or --method cake",

@@ -21,7 +21,7 @@ from cake_cli.synthesis.priors import IsotropicTotalVariation, TotalVariation
 from cake_cli.synthesis.samples import Samples
 from cake_cli.synthesis.sets import SetPlan
 from cake_cli.synthesis.space import Anywhere, Clamped, Squashed, normalised_range
-from cake_cli.synthesis.terms import class_balance
+from cake_cli.synthesis.terms import negative_entropy
 from cake_cli.synthesis.update import Adam, Normalised, Sgd, Update
 
 KNOWN = InputSpec((1, 4, 4), (0.5,), (0.25,), (0.0, 1.0), source="--mean and --std")
@@ -63,7 +63,7 @@ def test_every_choice_arrives(teacher: Classifier, cpu: Hardware) -> None:
     triplet = objective_of(SynthesisConfig(contrastive="triplet", triplet_margin=3.0), teacher, cpu)
     assert triplet.terms["contrastive"] == (1.5, Triplet(3.0))
     balanced = objective_of(SynthesisConfig(entropy_weight=5.0), teacher, cpu)
-    assert (balanced.terms["entropy"], balanced.whole_sets) == ((5.0, class_balance), True)
+    assert (balanced.terms["entropy"], balanced.whole_sets) == ((5.0, negative_entropy), True)
     assert update_of(SynthesisConfig(optimizer="adam", max_update=0.1), KNOWN) == Adam(0.1)
     assert update_of(SynthesisConfig(optimizer="sgd"), KNOWN) == Sgd(0.3)
     spaces = {name: space_of(SynthesisConfig(bounds=name), KNOWN, cpu) for name in ("none", "clamp", "reparametrise")}
@@ -211,6 +211,8 @@ def test_batchnorm_statistics_come_nearer(cpu: Hardware) -> None:
         ({"method": "naive", "cls_weight": 0.0}, "asks nothing of the teacher"),
         ({"l2_weight": -1.0}, "cannot be negative"),
         ({"entropy_weight": -1.0}, "cannot be negative"),
+        ({"curriculum": True, "rounds": 1}, "and there is none"),
+        ({"curriculum": True, "disagreement": 0.0}, "and there is none"),
         ({"method": "naive", "entropy_weight": 1.0}, "without priors"),
         ({"snn_temperature": 0.0}, "snn_temperature"),
         ({"triplet_margin": -1.0}, "triplet_margin"),

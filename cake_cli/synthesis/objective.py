@@ -17,7 +17,7 @@ from cake_cli.synthesis.contrastive import contrastive_mse
 from cake_cli.synthesis.disagreement import NAME, Disagreement
 from cake_cli.synthesis.priors import Prior, TotalVariation
 from cake_cli.synthesis.statistics import BatchNormStatistics
-from cake_cli.synthesis.terms import Candidates, Term, class_balance, classification
+from cake_cli.synthesis.terms import Candidates, Term, classification, negative_entropy
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def cake_objective(
         cls: weight of the cross-entropy.
         contrastive: weight of the contrastive term.
         tv: weight of total variation.
-        entropy: weight of class balance, minus the entropy of a set's mean prediction.
+        entropy: weight of minus the entropy of a set's mean prediction.
         contrast: the contrastive term; the paper's by default, and all others look at whole sets.
         variation: the total variation; anisotropic, as in the paper, by default.
         priors: name to weight and prior, beside total variation.
         statistics: weight and term of BatchNorm statistics, which leave the strict contract.
     """
     terms: dict[str, tuple[float, Term]] = {
-        "cls": (cls, classification), "contrastive": (contrastive, contrast), "entropy": (entropy, class_balance),
+        "cls": (cls, classification), "contrastive": (contrastive, contrast), "entropy": (entropy, negative_entropy),
     }  # fmt: skip
     if statistics is not None:
         terms["batchnorm"] = statistics

@@ -43,7 +43,7 @@ def classification(candidates: Candidates) -> Tensor:
     return F.cross_entropy(candidates.logits, candidates.targets, reduction="none")
 
 
-def class_balance(candidates: Candidates) -> Tensor:
+def negative_entropy(candidates: Candidates) -> Tensor:
     """Minus the entropy of the mean prediction of each sample's set, ``sum_k p_k log p_k``: (N,).
 
     The reference implementation's ``entropy``, off there by default. It lies in [-log K, 0] and is least where the
@@ -52,4 +52,4 @@ def class_balance(candidates: Candidates) -> Tensor:
     size = candidates.own_set_size
     each = candidates.logits.log_softmax(dim=1).reshape(-1, size, candidates.logits.shape[1])  # (S, B, K)
     mean = each.logsumexp(dim=1) - math.log(size)  # log of the mean probabilities, (S, K): finite, and so its gradient
-    return (mean.exp() * mean).sum(dim=1).repeat_interleave(size)
+    return (mean.exp() * mean).sum(dim=1).repeat_interleave(size, output_size=len(candidates.logits))

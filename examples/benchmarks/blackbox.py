@@ -123,7 +123,8 @@ def measured(way: str, queries: int, seed: int, options: argparse.Namespace, pas
     flags = ["--rounds", "1", *(text.format(rounds=options.rounds) for text in WAYS[way])]
     size = set_size_of(way, queries, options)
     beside = labels_of(way, queries, options) // size * size
-    flags += ["--set", f"training.noise_samples={beside}", "--set", f"synthesis.set_size={size}"]
+    flags += ["--set", f"training.noise_samples={beside}"]
+    flags += ["--set", f"synthesis.set_size={size}"] if size < SET_SIZE else []
     record = make_cell(
         path, "distill", options.teacher, "--student", options.student, "--data", options.data, "--seed", seed,
         "--queries", queries - beside, "--steps", options.steps,

@@ -37,6 +37,17 @@ def test_every_way_keeps_to_its_queries(
     assert (tmp_path / "out" / "blackbox.png").stat().st_size > 5000
 
 
+def test_sets_are_those_of_the_teachers_classes_where_they_fill_the_rounds(
+    example: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    blackbox = example("benchmarks/blackbox.py")
+    teacher, data = save_mlp(tmp_path / "teacher.onnx"), save_heldout(tmp_path / "heldout.npz")
+    command = [str(teacher), "--data", str(data), "--out", str(tmp_path / "out"), "--student", "linear", "--seeds", "0"]
+    assert blackbox.main([*command, "--queries", "500", "--updates", "4", "--only", "labels alone"]) == 0
+    with (tmp_path / "out" / "blackbox.csv").open() as stream:
+        assert int(next(csv.DictReader(stream))["asked"]) == 495, "five sets of 99, of three classes"
+
+
 def test_labels_beside_are_within_the_queries(example: Callable[[str], ModuleType], tmp_path: Path) -> None:
     blackbox = example("benchmarks/blackbox.py")
     teacher, data = save_mlp(tmp_path / "teacher.onnx"), save_heldout(tmp_path / "heldout.npz")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cake_cli.config import CONTRASTIVE_WEIGHTS
 from cake_cli.synthesis.contrastive import SoftNearestNeighbour, Triplet, contrastive_mse
-from cake_cli.synthesis.terms import Candidates, Term, class_balance
+from cake_cli.synthesis.terms import Candidates, Term, negative_entropy
 
 SETS, ROWS, GROUPS, CLASSES = 2, 4, 3, 5
 SIZE = ROWS * GROUPS
@@ -97,30 +97,30 @@ def test_triplets_draw_rows_together() -> None:
     assert spread(moved) < spread(given.logits)
 
 
-def test_class_balance_by_hand() -> None:
+def test_negative_entropy_by_hand() -> None:
     given = draw()
     for index in range(SETS):
         mean = [float(column.mean()) for column in part(given, index).logits.softmax(dim=1).T]
         by_hand = sum(share * math.log(share) for share in mean)
-        found = class_balance(given)[index * SIZE : (index + 1) * SIZE]
+        found = negative_entropy(given)[index * SIZE : (index + 1) * SIZE]
         assert found.tolist() == pytest.approx([by_hand] * SIZE)
 
 
-def test_class_balance_is_least_where_all_classes_are_as_frequent() -> None:
+def test_negative_entropy_is_least_where_all_classes_are_as_frequent() -> None:
     def value(classes: torch.Tensor) -> float:
         logits = 50 * F.one_hot(classes, 3).double()
-        return float(class_balance(Candidates(torch.zeros(6, 1), logits, classes, 3, 6))[0])
+        return float(negative_entropy(Candidates(torch.zeros(6, 1), logits, classes, 3, 6))[0])
 
     assert value(torch.tensor([0, 1, 2, 0, 1, 2])) == pytest.approx(-math.log(3))
     assert value(torch.tensor([0, 1, 0, 1, 0, 1])) == pytest.approx(-math.log(2))
     assert value(torch.zeros(6, dtype=torch.long)) == pytest.approx(0)
     logits = torch.tensor([[2.0, 0.0, 0.0]]).repeat(6, 1).double()
     one_sided = Candidates(torch.zeros(6, 1), logits, draw().targets[:6], 3, 6)
-    down = -gradient(class_balance, one_sided)
+    down = -gradient(negative_entropy, one_sided)
     assert bool((down[:, 0] < 0).all() and (down[:, 1:] > 0).all()), "descent takes from the class that has too much"
 
 
-@pytest.mark.parametrize("term", [*SETWISE, class_balance], ids=repr)
+@pytest.mark.parametrize("term", [*SETWISE, negative_entropy], ids=repr)
 def test_sets_do_not_see_each_other(term: Term) -> None:
     given = draw()
     torch.testing.assert_close(term(given), torch.cat([term(part(given, index)) for index in range(SETS)]))
@@ -136,7 +136,7 @@ def test_a_set_without_two_of_a_class_asks_for_nothing(term: Term) -> None:
     assert gradient(term, given).abs().max() == 0
 
 
-@pytest.mark.parametrize("term", [*SETWISE, class_balance], ids=repr)
+@pytest.mark.parametrize("term", [*SETWISE, negative_entropy], ids=repr)
 @pytest.mark.parametrize("logits", ["equal", "huge", "separated"])
 def test_gradients_are_finite_at_the_extremes(term: Term, logits: str) -> None:
     given = draw()
