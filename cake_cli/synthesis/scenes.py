@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LEAVES = 16
+LEAVES = 24
 """Most shapes of a picture of leaves."""
 STROKES, POINTS = 3, 16
 """Most lines of a picture of strokes, and the points that each is drawn through."""
@@ -63,7 +63,8 @@ def in_colour(noise: Tensor, generator: torch.Generator) -> Tensor:
 def _leaves(texture: Tensor, generator: torch.Generator) -> Tensor:
     """Shapes between ellipse and rectangle, of sizes over three octaves, each hiding what is behind it: (N, C, H, W).
 
-    Each has a colour of its own, and a piece of the one texture (N, C, H, W) in a strength of its own.
+    Each has a colour of its own and, in strengths of their own, a piece of the one texture (N, C, H, W), light that
+    falls off to one side, and half of them stripes.
     """
     count, channels, height, width = texture.shape
     texture = in_colour(texture, generator)
@@ -87,8 +88,19 @@ def _leaves(texture: Tensor, generator: torch.Generator) -> Tensor:
         hides = (1 - outside).mul_(EDGE).add_(0.5).clamp_(0, 1).mul_(leaf < shown)
         shift = [int(torch.randint(length, (1,), generator=generator)) for length in (height, width)]
         surface = _shade(count, channels, generator) + strength() * texture.roll(shift, (2, 3))
+        striped = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+        surface += strength() * striped * _stripes(down, across, count, generator)
+        towards = _uniform(count, 0, 2 * math.pi, generator)
+        surface += strength() * ((across - x) * towards.cos() + (down - y) * towards.sin()) / size
         picture.lerp_(surface, hides.expand_as(picture))
     return picture.clamp_(0, 1)
+
+
+def _stripes(down: Tensor, across: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Waves between -1 and 1, of widths over three and a half octaves, in any direction: (N, 1, H, W)."""
+    angle, waves = _uniform(count, 0, math.pi, generator), _uniform(count, -0.5, 3, generator).exp2()
+    phase = _uniform(count, 0, 2 * math.pi, generator)
+    return (waves * math.pi * (across * angle.cos() + down * angle.sin()) + phase).sin()
 
 
 def _strokes(shape: tuple[int, int, int], count: int, generator: torch.Generator) -> Tensor:
