@@ -76,13 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         for seed in options.seeds:
             rows.append(row := measured(name, seed, *files, options, passed_on))
-            said = row["error"] or f"{row['accuracy']:.2%}, noise {row['noise_accuracy']:.2%}"
+            said = row["error"] or f"{row['accuracy']:.2%}, noise {told(row['noise_accuracy'])}"
             print(f"{name}, seed {seed}: {said}", file=sys.stderr, flush=True)
     write_csv(options.out / "teachers.csv", rows, COLUMNS)
     table = markdown(rows)
     (options.out / "teachers.md").write_text(table, encoding="utf-8")
     print(table)
     return sum(row["error"] != "" for row in rows)
+
+
+def told(share: float | None) -> str:
+    """A share in percent."""
+    return "not trained" if share is None else f"{share:.2%}"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -135,8 +140,8 @@ def measured(
         "teacher_accuracy": found["accuracy"]["teacher"],
         "accuracy": found["accuracy"]["student"],
         "agreement": found["agreement"],
-        "noise_accuracy": found["accuracy"]["noise_baseline"],
-        "noise_agreement": found["models"]["noise_baseline"]["agreement"],
+        "noise_accuracy": found["accuracy"].get("noise_baseline"),  # None with --no-baseline
+        "noise_agreement": found["models"].get("noise_baseline", {}).get("agreement"),
         "forward": record["teacher_passes"]["forward"],
         "backward": record["teacher_passes"]["backward"],
         "labelled": record["training_passes"]["forward"],
@@ -157,8 +162,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {name} | {own[0]['images']} | {own[0]['student']} | {own[0]['error']} | | | | |")
             continue
         figures = ("teacher_accuracy", "accuracy", "agreement", "noise_accuracy", "noise_agreement")
-        told = " | ".join(spread([row[figure] for row in done]) for figure in figures)
-        lines.append(f"| {name} | {done[0]['images']} | {done[0]['student']} | {told} |")
+        known = {figure: [row[figure] for row in done if row[figure] is not None] for figure in figures}
+        columns = " | ".join(spread(values) if values else "" for values in known.values())
+        lines.append(f"| {name} | {done[0]['images']} | {done[0]['student']} | {columns} |")
     return "\n".join(lines) + "\n"
 
 

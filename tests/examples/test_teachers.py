@@ -31,6 +31,15 @@ def test_a_teacher_stands_beside_its_noise_baseline(
     assert "| digits | digits | cnn | 99.6 % |" in said.out
 
 
+def test_without_a_noise_baseline_its_columns_are_empty(
+    teachers: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert teachers.main(["--out", str(tmp_path), "--only", "digits", *TINY, "--no-baseline"]) == 0
+    said = capsys.readouterr()
+    assert "noise not trained" in said.err
+    assert said.out.rstrip().endswith(" % |  |  |")
+
+
 def test_what_cake_refuses_is_a_line_of_its_own(teachers: ModuleType, tmp_path: Path) -> None:
     assert teachers.main(["--out", str(tmp_path), "--only", "digits", "--", "--student", "cnnn"]) == 1
     assert "| digits | digits | cnn | cake refused it" in (tmp_path / "teachers.md").read_text(encoding="utf-8")
