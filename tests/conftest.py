@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,15 @@ from cake_cli.spec import InputSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers side by side (``-n 2``) share the cores: two that each took all of them would wait for each other."""
+    workers = getattr(config, "workerinput", {}).get("workercount")
+    if workers is not None:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the commands that tests start
 
 
 class Outcome(NamedTuple):

@@ -55,4 +55,4 @@ def test_the_shell_blocks_are_what_ci_runs() -> None:
     blocks = re.findall(r"^```bash\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
     assert "pip install" in blocks[0]
     assert "cake distill examples/digits/teacher.onnx" in blocks[0]
-    assert blocks[-1] == "python -m pytest\n"
+    assert blocks[-1] == "python -m pytest -n 2\n"
