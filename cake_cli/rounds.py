@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cake_cli.distillation.fidelity import Agreement, agreement_of, clear_fall, measure_agreement, row_agreement
@@ -29,7 +30,7 @@ from cake_cli.storage import replacing
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesizing import Turn, synthesize
-from cake_cli.training import WHOLE, Stretch, learn, lesson_of, save
+from cake_cli.training import WHOLE, Stretch, learn, lesson_of, save, starts_of_round
 
 ENDED = "the expected agreement rose no more"
 """Why a time budget makes no further round, as the manifest has it."""
@@ -196,12 +197,25 @@ def _rows(student: nn.Module, pool: Pool, prepared: Prepared) -> Tensor:
 def _expect(
     prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, student: Classifier, reporter: Reporter
 ) -> None:
-    """Measures the student on a round that it has not seen: the stopping rule, without real data."""
-    rows = _rows(student.on(prepared.hardware).module, of_round(bank, number), prepared)
-    found = agreement_of(rows, bank.plan.groups)
-    _note(run, number, expected_agreement=found.to_json())
+    """Measures the student on a round that it has not seen: the stopping rule, without real data.
+
+    Samples were drawn to where the student errs, and tell how well that went. Starting points were not: where some are
+    learned beside, those of the round, which come later, are what it is expected to do on other inputs.
+    """
+    module = student.on(prepared.hardware).module
+    moved = found = agreement_of(_rows(module, of_round(bank, number), prepared), bank.plan.groups)
+    everywhere = all(prepared.noise_plan.rounds_of_sets)  # or rounds could not be compared
+    parts = starts_of_round(prepared, run, bank, number, reporter) if everywhere else []
+    if parts:
+        starts = Pool(tuple(parts), torch.arange(sum(len(part.inputs) for part in parts)))
+        found = agreement_of(_rows(module, starts, prepared), 1)
+    on = "starting points" if parts else "samples"
+    _note(run, number, expected_agreement=found.to_json(), expected_on=on, agreement_on_samples=moved.to_json())
     run.append_metrics("rounds", round=number, expected_agreement=found.value, low=found.low, high=found.high)
-    reporter.note(f"   expected agreement {found.describe()}: of the student so far on round {number}, unseen")
+    others = f"; {moved.value:.1%} on its samples, drawn to where it errs" if parts else ""
+    reporter.note(
+        f"   expected agreement {found.describe()}: of the student so far on {on} of round {number}, unseen{others}"
+    )
 
 
 def _expected(run: RunDirectory, number: int) -> list[Agreement]:
@@ -213,7 +227,13 @@ def _expected(run: RunDirectory, number: int) -> list[Agreement]:
 def expected_agreement(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The latest expected agreement that a run.json has, with the round that it was measured on."""
     known = [entry for entry in record.get("rounds") or [] if entry.get("expected_agreement")]
-    return {"round": known[-1]["round"], **known[-1]["expected_agreement"]} if known else None
+    if not known:
+        return None
+    return {
+        "round": known[-1]["round"],
+        "on": known[-1].get("expected_on", "samples"),
+        **known[-1]["expected_agreement"],
+    }
 
 
 def still_rises(found: Sequence[Agreement]) -> bool:

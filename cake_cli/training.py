@@ -104,14 +104,8 @@ def lesson_of(
     Arguments and errors are those of `train_student`.
     """
     beside: list[Part] = []
-    if prepared.noise_samples and prepared.teacher is not None:
-        plan, seed = prepared.noise_plan, prepared.config.seed + 1
-        for number in range(1, 1 + (1 if bank is None else bank.latest_round)):
-            shelf = Shelf(_shared(prepared, run, bank) / "beside" / str(number))
-            if ranks.is_first:
-                _fill_with_noise(prepared, prepared.teacher, shelf, reporter, plan, number, seed=seed)
-            ranks.barrier()
-            beside += shelf.parts()
+    for number in range(1, 1 + (1 if bank is None else bank.latest_round)):
+        beside += starts_of_round(prepared, run, bank, number, reporter, ranks)
     if prepared.real is not None and prepared.teacher is not None:
         shelf, at_once = Shelf(run.checkpoints / "real"), max(1, VALUES_PER_PASS // prepared.subject.spec.values)
         if ranks.is_first:
@@ -120,6 +114,28 @@ def lesson_of(
         beside += shelf.parts()
     ways = _waypoints(prepared, run, bank) if bank is not None and prepared.waypoints else []
     return compose(bank, beside, prepared.config.training, ways)
+
+
+def starts_of_round(
+    prepared: Prepared,
+    run: RunDirectory,
+    bank: SampleBank | None,
+    number: int,
+    reporter: Reporter,
+    ranks: Ranks = ALONE,
+) -> list[Part]:
+    """The starting points that are learned beside the samples of one round, labelled if that was not done yet.
+
+    Arguments and errors are those of `train_student`.
+    """
+    if not prepared.noise_samples or prepared.teacher is None:
+        return []
+    shelf = Shelf(_shared(prepared, run, bank) / "beside" / str(number))
+    if ranks.is_first:
+        plan, seed = prepared.noise_plan, prepared.config.seed + 1
+        _fill_with_noise(prepared, prepared.teacher, shelf, reporter, plan, number, seed=seed)
+    ranks.barrier()
+    return shelf.parts()
 
 
 def _waypoints(prepared: Prepared, run: RunDirectory, bank: SampleBank) -> list[Part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from cake_cli import pipeline, rounds, training
 from cake_cli.config import Config, EvaluationConfig, TrainingConfig
 from cake_cli.distillation.fidelity import Agreement
+from cake_cli.distillation.pool import Part
 from cake_cli.errors import DataError, RunError, UsageError
 from cake_cli.estimating import settle
-from cake_cli.events import SilentReporter
+from cake_cli.events import Reporter, SilentReporter
 from cake_cli.lesson import compose
+from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
-from cake_cli.planning import prepare
+from cake_cli.planning import Prepared, prepare
 from cake_cli.ranks import Ranks
 from cake_cli.rounds import still_rises
 from cake_cli.runs import RunDirectory
@@ -27,6 +29,7 @@ from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.disagreement import Disagreement
 from cake_cli.synthesis.engine import Engine, Passes
+from cake_cli.synthesis.samples import Samples
 from tests.conftest import save_mlp
 from tests.synthesizing.conftest import Heard
 from tests.test_planning import small
@@ -98,18 +101,45 @@ def test_passes_of_teacher_and_student_are_counted(undisturbed: RunDirectory):
     assert undisturbed.metrics("round-2")[-1]["epoch"] == 2
 
 
-def test_the_expected_agreement_is_that_of_a_student_with_samples_it_has_not_seen(undisturbed: RunDirectory):
-    bank = SampleBank.open(undisturbed.bank_path)
-    record = pipeline.result(undisturbed)
+def agreed(student: Classifier, parts: Iterable[Part | Samples]) -> float:
+    right = [student(one.inputs).argmax(1) == one.logits.argmax(1) for one in parts]
+    return float(torch.cat(right).float().mean())
+
+
+def test_the_expected_agreement_is_that_on_starting_points_not_learned_yet(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    starts: dict[int, list[Part]] = {}
+    asked = rounds.starts_of_round
+
+    def kept(prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, reporter: Reporter) -> list[Part]:
+        starts[number] = asked(prepared, run, bank, number, reporter)
+        return starts[number]
+
+    monkeypatch.setattr(rounds, "starts_of_round", kept)
+    run = run_of(config, tmp_path / "run")
+    bank, record = SampleBank.open(run.bank_path), pipeline.result(run)
     for entry in record["rounds"][1:]:
         student = load_student(bank.student_path(entry["round"]))
-        unseen = list(bank.shards(number=entry["round"]))
-        agreed = [student(one.inputs).argmax(1) == one.logits.argmax(1) for one in unseen]
-        found = entry["expected_agreement"]
-        assert found["value"] == pytest.approx(float(torch.cat(agreed).float().mean()))
+        found, moved = entry["expected_agreement"], entry["agreement_on_samples"]
+        assert sum(len(part.inputs) for part in starts[entry["round"]]) == found["samples"] == 30
+        assert found["value"] == pytest.approx(agreed(student, starts[entry["round"]]))
         assert found["low"] <= found["value"] <= found["high"]
-    assert record["expected_agreement"] == {"round": 3, **record["rounds"][2]["expected_agreement"]}
+        assert moved["value"] == pytest.approx(agreed(student, bank.shards(number=entry["round"])))
+        assert moved["samples"] == 60
+    latest = record["rounds"][2]["expected_agreement"]
+    assert record["expected_agreement"] == {"round": 3, "on": "starting points", **latest}
     assert "expected_agreement" not in record["rounds"][0]
+
+
+@pytest.mark.parametrize("noise", [0, 30])
+def test_without_starting_points_in_each_round_it_is_that_on_samples(config: Config, tmp_path: Path, noise: int):
+    training = replace(config.training, noise_samples=noise)
+    run = run_of(replace(config, training=training), tmp_path / "run")
+    for entry in run.record["rounds"][1:]:
+        assert entry["expected_agreement"] == entry["agreement_on_samples"]
+        assert entry["expected_agreement"]["samples"] == 60
+    assert pipeline.result(run)["expected_agreement"]["on"] == "samples"
 
 
 def test_rounds_follow_the_student(config: Config, undisturbed: RunDirectory, tmp_path: Path):
@@ -118,7 +148,7 @@ def test_rounds_follow_the_student(config: Config, undisturbed: RunDirectory, tm
     same = [name for name in ours if ours[name] == theirs[name]]
     assert same == ["shard-00000.safetensors", "shard-00001.safetensors", "student-2.safetensors"]
     assert other.record["student_passes"] == {"forward": 0, "backward": 0}
-    assert other.record["rounds"][2]["expected_agreement"]["samples"] == 60
+    assert other.record["rounds"][2]["agreement_on_samples"]["samples"] == 60
 
 
 def test_a_curriculum_rises_to_the_whole_weight(config: Config, undisturbed: RunDirectory, tmp_path: Path):
@@ -376,5 +406,5 @@ def test_time_that_is_up_ends_the_rounds(config: Config, tmp_path: Path, monkeyp
     bank = SampleBank.open(run.bank_path)
     assert bank.manifest["time_budget"]["reached"]
     assert [shard["round"] for shard in bank.manifest["shards"]] == [1, 1, 2]
-    assert run.record["rounds"][1]["expected_agreement"]["samples"] == 30
+    assert run.record["rounds"][1]["agreement_on_samples"]["samples"] == 30
     assert bank.passes == Passes(90 * 5, 90 * 4)

@@ -227,7 +227,7 @@ def _expected(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     if found is None:
         return []
     share = f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
-    return [("expected agreement", f"{share} on round {found['round']}, before learning from it")]
+    return [("expected agreement", f"{share} on {found['on']} of round {found['round']}, before learning from it")]
 
 
 def _rows(outcome: dict[str, Any], *, alone: bool) -> list[list[str]]:

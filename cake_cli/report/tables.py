@@ -209,8 +209,8 @@ def rounds(record: Mapping[str, Any]) -> Table | None:
     if len(known) < 2:
         return None
 
-    def expected(entry: Mapping[str, Any]) -> Cell:
-        found = entry.get("expected_agreement")
+    def share(entry: Mapping[str, Any], name: str) -> Cell:
+        found = entry.get(name)
         ends = [dig(found, "low"), dig(found, "high")]
         return Cell(percent(dig(found, "value")), interval(ends)) if found else Cell(NOTHING)
 
@@ -220,13 +220,21 @@ def rounds(record: Mapping[str, Any]) -> Table | None:
             (
                 Cell(count(entry.get("samples"))),
                 Cell(figure(entry.get("disagreement"))),
-                expected(entry),
+                share(entry, "expected_agreement"),
+                share(entry, "agreement_on_samples"),
                 Cell(percent(entry.get("synthetic_fidelity"))),
             ),
         )
         for entry in known
     )
-    head = ("", "Samples", "Weight of disagreement", "Agreement before learning them", "Held out, after")
+    head = (
+        "",
+        "Samples",
+        "Weight of disagreement",
+        "Expected agreement",
+        "On the samples, before learning",
+        "Held out, after",
+    )
     return Table(head, rows)
 
 

@@ -258,7 +258,8 @@ def seen(entry: dict[str, Any], path: Path, teacher: Path, heldout: Path) -> dic
         with contextlib.redirect_stdout(said):
             run(["evaluate", str(file), "--data", str(heldout), "--against", str(teacher), "--json"])
         real = json.loads(said.getvalue())["agreement"]
-    return {"round": entry["round"], "expected": expected, "fidelity": entry.get("synthetic_fidelity"), "real": real}
+    return {"round": entry["round"], "expected": expected, "moved": entry.get("agreement_on_samples"),
+            "fidelity": entry.get("synthetic_fidelity"), "real": real}  # fmt: skip
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -303,24 +304,26 @@ def mean(cells: list[dict[str, Any]]) -> float:
 
 def foretold(rows: list[dict[str, Any]]) -> list[str]:
     """How what is known without real data goes with the agreement on it: within a run, and from run to run."""
-    runs = [
-        [(entry["expected"]["value"], entry["real"]) for entry in row.get("rounds") or () if entry["real"] is not None]
-        for row in rows
-    ]
-    within = [pair for own in runs if len(own) > 1 for pair in np.array(own) - np.mean(own, axis=0)]
-    pairs = [pair for own in runs for pair in own]
+    kinds = {"expected": "the expected agreement", "moved": "the agreement on a round's own samples, unseen"}
+    told = {}
+    for key, name in kinds.items():
+        runs = [
+            [(e[key]["value"], e["real"]) for e in row.get("rounds") or () if e.get(key) and e["real"] is not None]
+            for row in rows
+        ]
+        within = [pair for own in runs if len(own) > 1 for pair in np.array(own) - np.mean(own, axis=0)]
+        told[f"{name}, from round to round of a run (deviations from its mean)"] = within
+        told[f"{name}, over all students of rounds"] = [pair for own in runs for pair in own]
     finals = [(row["synthetic_fidelity"], row["agreement"]) for row in rows if row.get("synthetic_fidelity")]
-    told = {
-        "the expected agreement, from round to round of a run (deviations from its mean)": within,
-        "the expected agreement, over all students of rounds": pairs,
-        "the agreement on held-out samples of the own bank, over all finished students": finals,
-    }
+    told["the agreement on held-out samples of the own bank, over all finished students"] = finals
     lines = [
-        f"- {name}: {np.corrcoef(np.array(known).T)[0, 1]:.2f} ({len(known)})"
+        f"- {name}: {np.corrcoef(np.array(known).T)[0, 1]:.2f} ({len(known)}); the real one is "
+        f"{min(real - found for found, real in known):+.2f} to {max(real - found for found, real in known):+.2f} off"
         for name, known in told.items()
         if known[2:]
     ]
-    return ["", "Correlation with the agreement on held-out images, and over how many:", "", *lines] if lines else []
+    title = "Correlation with the agreement on held-out images, over how many, and how far they lie apart:"
+    return ["", title, "", *lines] if lines else []
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:

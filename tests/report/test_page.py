@@ -236,14 +236,25 @@ def test_writing_again_replaces_the_page(tmp_path: Path) -> None:
 
 
 def test_rounds_are_told(tmp_path: Path) -> None:
-    expected = {"value": 0.162, "low": 0.13, "high": 0.2, "samples": 500}
+    expected, moved = ({"value": value, "low": value - 0.03, "high": 0.9, "samples": 500} for value in (0.773, 0.162))
     entries = [
         {"round": 1, "samples": 500, "disagreement": 0.0, "synthetic_fidelity": 0.5},
-        {"round": 2, "samples": 500, "disagreement": 100.0, "expected_agreement": expected},
+        {
+            **{"round": 2, "samples": 500, "disagreement": 100.0},
+            **{"expected_agreement": expected, "agreement_on_samples": moved},
+        },
     ]
     _, page = report(tmp_path, rounds=entries, student_passes={"forward": 32_000, "backward": 32_000})
     assert_self_contained(page)
-    for text in ("Round 2", "16.2 %", "13.0", "32,000 + 32,000", "drawn to where it differs from the teacher"):
+    for text in (
+        "Round 2",
+        "77.3 %",
+        "74.3",
+        "16.2 %",
+        "13.2",
+        "32,000 + 32,000",
+        "drawn to where it differs from the teacher",
+    ):
         assert text in page.text, text
 
 
