@@ -17,6 +17,8 @@ from torch import Tensor
 
 LEAVES = 24
 """Most shapes of a picture of leaves."""
+WAVES, WAVE_PIXELS = 8.0, 3.5
+"""Most waves of stripes across a picture, and the fewest pixels of each: of fewer, what is seen would be chance."""
 STROKES, POINTS = 3, 16
 """Most lines of a picture of strokes, and the points that each is drawn through."""
 EDGE = 4.0
@@ -97,8 +99,9 @@ def _leaves(texture: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _stripes(down: Tensor, across: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Waves between -1 and 1, of widths over three and a half octaves, in any direction: (N, 1, H, W)."""
-    angle, waves = _uniform(count, 0, math.pi, generator), _uniform(count, -0.5, 3, generator).exp2()
+    """Waves between -1 and 1, of widths over up to three and a half octaves, in any direction: (N, 1, H, W)."""
+    finest = min(WAVES, max(1.0, max(down.numel(), across.numel()) / WAVE_PIXELS))
+    angle, waves = _uniform(count, 0, math.pi, generator), _uniform(count, -0.5, math.log2(finest), generator).exp2()
     phase = _uniform(count, 0, 2 * math.pi, generator)
     return (waves * math.pi * (across * angle.cos() + down * angle.sin()) + phase).sin()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cake_cli.synthesis.noise import draw_start, stream
-from cake_cli.synthesis.scenes import in_colour
+from cake_cli.synthesis.scenes import _places, _stripes, in_colour
 
 BOUNDS = (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
 
@@ -46,6 +46,18 @@ def test_they_have_edges() -> None:
         return float((fourth / second.square().clamp_min(1e-12))[second > 1e-6].median())
 
     assert peakedness("scenes") > 2 * peakedness("smooth")
+
+
+@pytest.mark.parametrize("size", [8, 28, 64])
+def test_stripes_are_as_wide_as_pixels_can_show(size: int) -> None:
+    """Along a line of pixels waves of 3.5 pixels and more change sign at most twice in so many."""
+    rows = _stripes(*_places(size, size), 500, stream(0, 0, "stripes"))
+    assert rows.shape == (500, 1, size, size)
+    assert float(rows.abs().max()) <= 1
+    crossings = (rows.diff(dim=3).sign().diff(dim=3) != 0).sum(3).flatten(1).amax(1)  # turns along each row
+    most = 2 * min(8, size / 3.5) + 1
+    assert int(crossings.max()) <= most
+    assert int(crossings.max()) >= most / 2, "and some are as narrow"
 
 
 def test_channels_go_together_in_a_measure_that_differs() -> None:
