@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cake_cli.distillation.fidelity import Agreement, agreement_of, clear_fall, measure_agreement, row_agreement
+from cake_cli.distillation.fidelity import (
+    Agreement,
+    agreement_of,
+    balanced_agreement,
+    clear_fall,
+    measure_agreement,
+    row_agreement,
+)
 from cake_cli.distillation.placement import feed_from
 from cake_cli.distillation.pool import Pool
 from cake_cli.errors import RunError
@@ -200,7 +207,8 @@ def _expect(
     """Measures the student on a round that it has not seen: the stopping rule, without real data.
 
     Samples were drawn to where the student errs, and tell how well that went. Starting points were not: where some are
-    learned beside, those of the round, which come later, are what it is expected to do on other inputs.
+    learned beside, those of the round, which come later, are what it is expected to do on other inputs, each of the
+    teacher's classes as much as any other.
     """
     module = student.on(prepared.hardware).module
     moved = found = agreement_of(_rows(module, of_round(bank, number), prepared), bank.plan.groups)
@@ -208,11 +216,12 @@ def _expect(
     parts = starts_of_round(prepared, run, bank, number, reporter) if everywhere else []
     if parts:
         starts = Pool(tuple(parts), torch.arange(sum(len(part.inputs) for part in parts)))
-        found = agreement_of(_rows(module, starts, prepared), 1)
+        classes = torch.cat([part.logits.argmax(dim=1) for part in parts])
+        found = balanced_agreement(_rows(module, starts, prepared), classes)
     on = "starting points" if parts else "samples"
     _note(run, number, expected_agreement=found.to_json(), expected_on=on, agreement_on_samples=moved.to_json())
     run.append_metrics("rounds", round=number, expected_agreement=found.value, low=found.low, high=found.high)
-    others = f"; {moved.value:.1%} on its samples, drawn to where it errs" if parts else ""
+    others = f", all classes alike; {moved.value:.1%} on its samples, drawn to where it errs" if parts else ""
     reporter.note(
         f"   expected agreement {found.describe()}: of the student so far on {on} of round {number}, unseen{others}"
     )

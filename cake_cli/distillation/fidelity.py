@@ -61,6 +61,28 @@ def agreement_of(rows: Tensor, group: int) -> Agreement:
     return Agreement(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)), count)
 
 
+def balanced_agreement(agreed: Tensor, classes: Tensor) -> Agreement:
+    """The mean over classes of the agreement on each: what classes are rare among some inputs counts as much as others.
+
+    Teachers give most inputs that are not data to few classes, and a student that knows those alone agrees on most of
+    them. This is macro-averaged recall with the teacher's class for the true one; classes that no input is of have no
+    part. The 95 % interval is the normal one of a sum of independent binomials, each share for its variance moved
+    towards a half as by one input more on either side (Laplace).
+
+    Args:
+        agreed: 1 where the student chooses the teacher's class, else 0; of independent inputs, (N,).
+        classes: the teacher's, (N,) int64.
+    """
+    counts = classes.bincount().double()  # (K,)
+    right = classes.bincount(weights=agreed.double())
+    there = counts > 0
+    counts, right = counts[there], right[there]
+    share = float((right / counts).mean())
+    likely = (right + 1) / (counts + 2)
+    half = Z * math.sqrt(float((likely * (1 - likely) / counts).sum())) / len(counts)
+    return Agreement(share, max(0.0, share - half), min(1.0, share + half), len(agreed))
+
+
 def clear_fall(before: Tensor, after: Tensor) -> float | None:
     """By how much the agreement fell between two states of a student, where that is clear.
 

@@ -41,6 +41,7 @@ def test_what_is_shown(cake: Cake, place: Path, own_folder: Path):
         "2 epochs and 2 to 0.75 after each round" in shown.err
     )
     assert "expected agreement" in shown.err
+    assert "its error" in shown.err
     assert "student passes" in shown.err
     outcome = json.loads(cake("resume", "run", "--json").out)
     assert outcome["teacher_passes"] == {"forward": 270, "backward": 180}

@@ -10,6 +10,7 @@ from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.fidelity import (
     _student_t,
     agreement_of,
+    balanced_agreement,
     clear_fall,
     known_by_heart,
     measure_agreement,
@@ -100,3 +101,31 @@ def test_a_clear_fall_is_one_beyond_chance():
     assert clear_fall(before[:3], before[:3] - 0.5) is None, "of three rows nothing is said"
     assert clear_fall(before, rows_of(0.895, 201)[:200]) is None
     assert clear_fall(before - 0.1, before) is None, "a rise"
+
+
+def test_rare_classes_count_as_much_as_frequent_ones() -> None:
+    classes = torch.tensor([0] * 900 + [1] * 100 + [3] * 50)
+    agreed = torch.cat([torch.ones(900), torch.zeros(100), torch.tensor([1.0, 0.0] * 25)])
+    found = balanced_agreement(agreed, classes)
+    assert found.value == pytest.approx((1 + 0 + 0.5) / 3), "the second is not there"
+    assert found.samples == 1050
+    assert found.low < found.value < found.high
+
+
+def test_the_interval_of_a_balanced_agreement_holds_what_it_says() -> None:
+    """Of 500 draws with known shares about 95 % hold their mean."""
+    generator = torch.Generator().manual_seed(0)
+    shares, classes = torch.tensor([0.95, 0.6, 0.3]), torch.tensor([0] * 400 + [1] * 100 + [2] * 30)
+    held = 0
+    for _ in range(500):
+        agreed = (torch.rand(530, generator=generator) < shares[classes]).double()
+        found = balanced_agreement(agreed, classes)
+        held += found.low <= float(shares.mean()) <= found.high
+    assert 460 <= held <= 495
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_an_interval_of_all_or_nothing_is_within_bounds(right: float) -> None:
+    found = balanced_agreement(torch.full((3,), right), torch.tensor([0, 0, 1]))
+    assert found.value == right
+    assert 0 <= found.low < found.high <= 1
