@@ -233,7 +233,7 @@ def _expected(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     share = f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
     facts = [("expected agreement", f"{share} on {found['on']} of round {found['round']}, before learning from it")]
     if found["on"] == "starting points":
-        facts.append(("its error", f"on benchmarks' test images {OFF[0]} points less to {OFF[1]} more"))
+        facts.append(("its error", f"{OFF[0]} points too high to {OFF[1]} too low on test images of benchmarks"))
     return facts
 
 
