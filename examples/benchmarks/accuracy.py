@@ -316,12 +316,12 @@ def foretold(rows: list[dict[str, Any]]) -> list[str]:
         told[f"{name}, over all students of rounds"] = [pair for own in runs for pair in own]
     finals = [(row["synthetic_fidelity"], row["agreement"]) for row in rows if row.get("synthetic_fidelity")]
     told["the agreement on held-out samples of the own bank, over all finished students"] = finals
-    lines = [
-        f"- {name}: {np.corrcoef(np.array(known).T)[0, 1]:.2f} ({len(known)}); the real one is "
-        f"{min(real - found for found, real in known):+.2f} to {max(real - found for found, real in known):+.2f} off"
-        for name, known in told.items()
-        if known[2:]
-    ]
+    lines = []
+    for name, known in told.items():
+        if known[2:]:
+            off = [real - found for found, real in known]
+            apart = "" if "deviations" in name else f"; the real one is {min(off):+.2f} to {max(off):+.2f} off"
+            lines.append(f"- {name}: {np.corrcoef(np.array(known).T)[0, 1]:.2f} ({len(known)}){apart}")
     title = "Correlation with the agreement on held-out images, over how many, and how far they lie apart:"
     return ["", title, "", *lines] if lines else []
 
