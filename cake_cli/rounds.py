@@ -72,7 +72,8 @@ def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter) ->
             bank = _made(prepared, run, reporter, number, student)
         _note_made(run, bank, number)
         if student is not None and "expected_agreement" not in _known(run, number):
-            _expect(first, run, bank, number, student, reporter)
+            with run.timed("training"):  # of which labelling what is learned beside is a part
+                _expect(first, run, bank, number, student, reporter)
         if not bank.is_complete and bank.budget is not None and not still_rises(_expected(run, number)):
             bank.finish(spent=bank.seconds_spent, ended=ENDED)
             reporter.note(f"no further round: {ENDED}")
@@ -238,11 +239,8 @@ def expected_agreement(record: Mapping[str, Any]) -> dict[str, Any] | None:
     known = [entry for entry in record.get("rounds") or [] if entry.get("expected_agreement")]
     if not known:
         return None
-    return {
-        "round": known[-1]["round"],
-        "on": known[-1].get("expected_on", "samples"),
-        **known[-1]["expected_agreement"],
-    }
+    last = known[-1]
+    return {"round": last["round"], "on": last.get("expected_on", "samples"), **last["expected_agreement"]}
 
 
 def still_rises(found: Sequence[Agreement]) -> bool:

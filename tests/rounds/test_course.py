@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,67 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cake_cli import pipeline, rounds, training
-from cake_cli.config import Config, EvaluationConfig, TrainingConfig
-from cake_cli.distillation.fidelity import Agreement
-from cake_cli.distillation.pool import Part
+from cake_cli import rounds, training
+from cake_cli.config import Config, TrainingConfig
 from cake_cli.errors import DataError, RunError, UsageError
 from cake_cli.estimating import settle
-from cake_cli.events import Reporter, SilentReporter
 from cake_cli.lesson import compose
-from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
-from cake_cli.planning import Prepared, prepare
+from cake_cli.planning import prepare
 from cake_cli.ranks import Ranks
-from cake_cli.rounds import still_rises
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.disagreement import Disagreement
-from cake_cli.synthesis.engine import Engine, Passes
-from cake_cli.synthesis.samples import Samples
-from tests.conftest import save_mlp
+from cake_cli.synthesis.engine import Engine
+from tests.rounds.conftest import go_on, hashes, run_of, with_synthesis
 from tests.synthesizing.conftest import Heard
-from tests.test_planning import small
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Three rounds of two waves of thirty samples of four steps, with three points on the way of each, and thirty
-    starting points labelled beside; the student is an average, which is carried on, too.
-    """
-    config = small(save_mlp(tmp_path_factory.mktemp("rounds") / "teacher.onnx"))
-    return replace(
-        config,
-        synthesis=replace(config.synthesis, samples=180, sets_at_once=1, rounds=3, disagreement=5.0),
-        training=replace(config.training, ema=0.5, epochs=4, noise_samples=90),
-        evaluation=EvaluationConfig(report=False),
-    )
-
-
-def run_of(config: Config, path: Path, reporter: SilentReporter | None = None) -> RunDirectory:
-    run = RunDirectory.create(path, config, command="distill", force=False)
-    return go_on(run, config, reporter)
-
-
-def go_on(run: RunDirectory, config: Config, reporter: SilentReporter | None = None) -> RunDirectory:
-    pipeline.distill(prepare(config, student=True), run, reporter or SilentReporter())
-    return run
-
-
-def hashes(run: RunDirectory) -> dict[str, str]:
-    found = {file.name: sha256(file) for file in sorted(run.bank_path.glob("*.safetensors"))}
-    return found | {"student": sha256(run.student_path)}
-
-
-def with_synthesis(config: Config, **changes: object) -> Config:
-    return replace(config, synthesis=replace(config.synthesis, **changes))  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(config: Config, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    return run_of(config, tmp_path_factory.mktemp("undisturbed") / "run")
-
 
 # --- what a run of rounds leaves ----------------------------------------------------------------------------------
 
@@ -99,51 +53,6 @@ def test_passes_of_teacher_and_student_are_counted(undisturbed: RunDirectory):
     assert [entry.get("learned") for entry in record["rounds"]] == [258, 516, None], "three are held out of each sixty"
     assert record["training_passes"] == {"forward": 90, "backward": 0}
     assert undisturbed.metrics("round-2")[-1]["epoch"] == 2
-
-
-def agreed(student: Classifier, parts: Iterable[Part | Samples]) -> float:
-    right = [student(one.inputs).argmax(1) == one.logits.argmax(1) for one in parts]
-    return float(torch.cat(right).float().mean())
-
-
-def test_the_expected_agreement_is_that_on_starting_points_not_learned_yet(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    starts: dict[int, list[Part]] = {}
-    asked = rounds.starts_of_round
-
-    def kept(prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, reporter: Reporter) -> list[Part]:
-        starts[number] = asked(prepared, run, bank, number, reporter)
-        return starts[number]
-
-    monkeypatch.setattr(rounds, "starts_of_round", kept)
-    run = run_of(config, tmp_path / "run")
-    bank, record = SampleBank.open(run.bank_path), pipeline.result(run)
-    for entry in record["rounds"][1:]:
-        student = load_student(bank.student_path(entry["round"]))
-        found, moved = entry["expected_agreement"], entry["agreement_on_samples"]
-        assert sum(len(part.inputs) for part in starts[entry["round"]]) == found["samples"] == 30
-        inputs = torch.cat([part.inputs for part in starts[entry["round"]]])
-        classes = torch.cat([part.logits.argmax(1) for part in starts[entry["round"]]])
-        chosen = student(inputs).argmax(1)
-        each = [float((chosen == index)[classes == index].float().mean()) for index in classes.unique()]
-        assert found["value"] == pytest.approx(sum(each) / len(each))
-        assert found["low"] <= found["value"] <= found["high"]
-        assert moved["value"] == pytest.approx(agreed(student, bank.shards(number=entry["round"])))
-        assert moved["samples"] == 60
-    latest = record["rounds"][2]["expected_agreement"]
-    assert record["expected_agreement"] == {"round": 3, "on": "starting points", **latest}
-    assert "expected_agreement" not in record["rounds"][0]
-
-
-@pytest.mark.parametrize("noise", [0, 30])
-def test_without_starting_points_in_each_round_it_is_that_on_samples(config: Config, tmp_path: Path, noise: int):
-    training = replace(config.training, noise_samples=noise)
-    run = run_of(replace(config, training=training), tmp_path / "run")
-    for entry in run.record["rounds"][1:]:
-        assert entry["expected_agreement"] == entry["agreement_on_samples"]
-        assert entry["expected_agreement"]["samples"] == 60
-    assert pipeline.result(run)["expected_agreement"]["on"] == "samples"
 
 
 def test_rounds_follow_the_student(config: Config, undisturbed: RunDirectory, tmp_path: Path):
@@ -358,57 +267,3 @@ def test_replay_is_the_latest_round_and_an_even_choice_of_those_before(undisturb
     assert abs(int((earlier < 60).sum()) - int((earlier >= 60).sum())) <= 3, "as many of each round"
     assert learned.paired == len(learned)
     assert len(compose(bank, [], TrainingConfig(replay=60)).learned) == 60, "three of the latest are held out"
-
-
-# --- when to stop -------------------------------------------------------------------------------------------------
-
-
-def agreements(*values: float) -> list[Agreement]:
-    return [Agreement(value, value - 0.01, value + 0.01, 100) for value in values]
-
-
-def test_rounds_go_on_while_the_expected_agreement_rises():
-    assert still_rises([])
-    assert still_rises(agreements(0.5, 0.4)), "of two nothing can be said"
-    assert still_rises(agreements(0.5, 0.4, 0.6))
-    assert still_rises(agreements(0.5, 0.6, 0.55)), "one that is lower is no end"
-    assert not still_rises(agreements(0.5, 0.6, 0.55, 0.58))
-    assert not still_rises(agreements(0.6, 0.6, 0.6))
-
-
-def test_a_time_budget_makes_no_further_round_when_it_rises_no_more(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(rounds, "still_rises", lambda found: len(found) < 1)
-    heard = Heard()
-    run = run_of(with_synthesis(config, time_budget="1h"), tmp_path / "run", heard)
-    bank = SampleBank.open(run.bank_path)
-    assert bank.is_complete
-    assert (len(bank), bank.manifest["ended"]) == (120, "the expected agreement rose no more")
-    assert not bank.manifest["time_budget"]["reached"]
-    assert "no further round: the expected agreement rose no more" in heard.notes
-    assert run.record["status"] == "complete"
-
-
-def test_without_a_budget_all_rounds_are_made(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rounds, "still_rises", lambda found: False)
-    assert len(SampleBank.open(run_of(config, tmp_path / "run").bank_path)) == 180
-
-
-def test_time_that_is_up_ends_the_rounds(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    wave = Engine.wave
-    made: list[int] = []
-
-    def slow(engine: Engine, sets: range, stage: object) -> object:
-        made.append(sets.start)
-        if len(made) == 5:
-            monkeypatch.setattr("cake_cli.synthesis.course.time.monotonic", lambda: 1e9)
-        return wave(engine, sets, stage)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Engine, "wave", slow)
-    run = run_of(with_synthesis(config, time_budget="1h"), tmp_path / "run")
-    bank = SampleBank.open(run.bank_path)
-    assert bank.manifest["time_budget"]["reached"]
-    assert [shard["round"] for shard in bank.manifest["shards"]] == [1, 1, 2]
-    assert run.record["rounds"][1]["agreement_on_samples"]["samples"] == 30
-    assert bank.passes == Passes(90 * 5, 90 * 4)
