@@ -21,6 +21,8 @@ WAVES, WAVE_PIXELS = 8.0, 3.5
 """Most waves of stripes across a picture, and the fewest pixels of each: of fewer, what is seen would be chance."""
 STROKES, POINTS = 3, 16
 """Most lines of a picture of strokes, and the points that each is drawn through."""
+TOGETHER = 1 << 16
+"""Numbers that shapes or points computed at once come to: many for small pictures, few enough to stay in the cache."""
 EDGE = 4.0
 """How sharp edges are: they take about a quarter of a shape's radius, or of a line's width."""
 
@@ -66,68 +68,103 @@ def _leaves(texture: Tensor, generator: torch.Generator) -> Tensor:
     """Shapes between ellipse and rectangle, of sizes over three octaves, each hiding what is behind it: (N, C, H, W).
 
     Each has a colour of its own and, in strengths of their own, a piece of the one texture (N, C, H, W), light that
-    falls off to one side, and half of them stripes.
+    falls off to one side, and half of them stripes. What depends on a row or a column of pixels alone is computed
+    for those, (L, N, C, 1, W) and (L, N, C, H, 1) of all L shapes at once: few operations have every pixel of a shape.
     """
     count, channels, height, width = texture.shape
     texture = in_colour(texture, generator)
+    picture = _shade((count, channels), generator) + _strength((count, 1), generator) * texture
+    each = (LEAVES, count, 1)
     down, across = _places(height, width)
-
-    def strength() -> Tensor:
-        return _uniform(count, -5, -1, generator).exp2()
-
-    picture = _shade(count, channels, generator) + strength() * texture
-    largest = _uniform(count, 0.3, 1.2, generator)
-    shown = torch.randint(1, LEAVES + 1, (count, 1, 1, 1), generator=generator)
-    for leaf in range(LEAVES):
-        y, x = (_uniform(count, -1.1, 1.1, generator) for _ in range(2))
-        size = largest * _uniform(count, -3, 0, generator).exp2()
-        aspect = (torch.randn(count, 1, 1, 1, generator=generator) / 2).exp()
-        angle = _uniform(count, 0, math.pi, generator)
-        one = (((across - x) * angle.cos() + (down - y) * angle.sin()) / (size * aspect)).square_()  # (N, 1, H, W)
-        other = (((down - y) * angle.cos() - (across - x) * angle.sin()) * (aspect / size)).square_()
-        roundness = torch.rand(count, 1, 1, 1, generator=generator)
-        outside = torch.maximum(one, other).lerp_(one + other, roundness)  # 1 on the outline
-        hides = (1 - outside).mul_(EDGE).add_(0.5).clamp_(0, 1).mul_(leaf < shown)
-        shift = [int(torch.randint(length, (1,), generator=generator)) for length in (height, width)]
-        surface = _shade(count, channels, generator) + strength() * texture.roll(shift, (2, 3))
-        striped = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-        surface += strength() * striped * _stripes(down, across, count, generator)
-        towards = _uniform(count, 0, 2 * math.pi, generator)
-        surface += strength() * ((across - x) * towards.cos() + (down - y) * towards.sin()) / size
-        picture.lerp_(surface, hides.expand_as(picture))
+    down = down - _uniform(each, -1.1, 1.1, generator)
+    across = across - _uniform(each, -1.1, 1.1, generator)
+    size = _uniform((count, 1), 0.3, 1.2, generator) * _uniform(each, -3, 0, generator).exp2()
+    aspect = (torch.randn(*each, 1, 1, generator=generator) / 2).exp()
+    roundness = _uniform(each, 0, 1, generator)
+    one, other = _turned(down, across, _uniform(each, 0, math.pi, generator), size * aspect, size / aspect)
+    light = _strength(each, generator) / size
+    towards = _uniform(each, 0, 2 * math.pi, generator)
+    lit_down, lit_across = light * towards.sin() * down, light * towards.cos() * across
+    lit_across = lit_across + _shade((LEAVES, count, channels), generator)
+    stripes_down, stripes_across = _stripes(_strength(each, generator), height, width, generator)
+    grain, tiled = _strength(each, generator), texture.tile(1, 1, 2, 2)
+    corners = torch.stack([torch.randint(length, (LEAVES,), generator=generator) for length in (height, width)], 1)
+    shown = torch.randint(1, LEAVES + 1, (count,), generator=generator).sort(descending=True).values
+    having = (shown > torch.arange(LEAVES)[:, None]).sum(dim=1).tolist()  # so many pictures, the first, have a leaf
+    together = max(1, TOGETHER // texture.numel())
+    for first in range(0, LEAVES, together):
+        own = (slice(first, first + together), slice(0, having[first]))  # (l, n, 1 or C, H or 1, W or 1)
+        along, beside = (a[own].add(b[own]).square_() for a, b in (one, other))
+        outside = torch.maximum(along, beside).lerp_(along.add_(beside), roundness[own])  # 1 on the outline
+        hides = outside.mul_(-EDGE).add_(EDGE + 0.5).clamp_(0, 1)
+        surface = lit_across[own] + lit_down[own]  # (l, n, C, H, W)
+        pieces = [tiled[own[1], :, top : top + height, left : left + width] for top, left in corners[own[0]].tolist()]
+        surface.addcmul_(grain[own], torch.stack(pieces))
+        for vertical, horizontal in zip(stripes_down, stripes_across, strict=True):
+            surface.addcmul_(vertical[own], horizontal[own])
+        for n, hiding, seen in zip(having[own[0]], hides.expand_as(surface), surface, strict=True):
+            picture[:n].lerp_(seen[:n], hiding[:n])
     return picture.clamp_(0, 1)
 
 
-def _stripes(down: Tensor, across: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Waves between -1 and 1, of widths over up to three and a half octaves, in any direction: (N, 1, H, W)."""
-    finest = min(WAVES, max(1.0, max(down.numel(), across.numel()) / WAVE_PIXELS))
-    angle, waves = _uniform(count, 0, math.pi, generator), _uniform(count, -0.5, math.log2(finest), generator).exp2()
-    phase = _uniform(count, 0, 2 * math.pi, generator)
-    return (waves * math.pi * (across * angle.cos() + down * angle.sin()) + phase).sin()
+def _turned(
+    down: Tensor, across: Tensor, angle: Tensor, length: Tensor, breadth: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Places along the axes of turned shapes: for each axis, what columns and rows add up to, 1 at the shape's end."""
+    along = (across * (angle.cos() / length), down * (angle.sin() / length))
+    beside = (across * (-angle.sin() / breadth), down * (angle.cos() / breadth))
+    return along, beside
+
+
+def _stripes(
+    strength: Tensor, height: int, width: int, generator: torch.Generator
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Waves of some strengths (L, N, 1, 1, 1), of widths over up to three and a half octaves, in any direction.
+
+    Half of them are none. A wave is the sum of two products, sin(a + b) = sin a cos b + cos a sin b: the factors of
+    rows, (L, N, 1, H, 1), and of columns, (L, N, 1, 1, W).
+    """
+    each = strength.shape[:3]
+    down, across = _places(height, width)
+    finest = min(WAVES, max(1.0, max(height, width) / WAVE_PIXELS))
+    angle, frequency = _uniform(each, 0, math.pi, generator), _uniform(each, -0.5, math.log2(finest), generator).exp2()
+    phase_down = math.pi * frequency * angle.sin() * down + _uniform(each, 0, 2 * math.pi, generator)
+    phase_across = math.pi * frequency * angle.cos() * across
+    strength = strength * (_uniform(each, 0, 1, generator) < 0.5)
+    return (strength * phase_down.sin(), strength * phase_down.cos()), (phase_across.cos(), phase_across.sin())
 
 
 def _strokes(shape: tuple[int, int, int], count: int, generator: torch.Generator) -> Tensor:
     """Up to three bent lines of one colour before another, (N, C, H, W): what is written, or drawn."""
     channels, height, width = shape
     down, across = _places(height, width)
+    each = (STROKES, count, 1)
+    thickness = _uniform((count, 1), -3.6, -1.6, generator).exp2()  # 1/12 to 1/3, where the picture is 2 wide
+    shown = torch.randint(1, STROKES + 1, (count,), generator=generator).sort(descending=True).values
+    y, x = (_uniform(each, -0.8, 0.8, generator) for _ in range(2))
+    angle, stride = _uniform(each, 0, 2 * math.pi, generator), _uniform(each, 0.02, 0.16, generator)
+    bends = 0.35 * torch.randn(*each, 1, 1, generator=generator)
+    bends = bends + (0.15 * torch.randn(POINTS, *each, 1, 1, generator=generator)).cumsum(0)
+    rows, columns = [], []
+    for bend in bends:
+        rows.append((down - y).square_())
+        columns.append((across - x).square_())
+        y, x = y + stride * angle.sin(), x + stride * angle.cos()
+        leaves = (x.abs() > 0.9) | (y.abs() > 0.9)
+        angle = torch.where(leaves, torch.atan2(-y, -x), angle + bend)  # back to the middle
+    together = max(1, TOGETHER // (count * height * width))
+    points = list(zip(*(torch.split(torch.stack(part), together) for part in (rows, columns)), strict=True))
     ink = torch.zeros(count, 1, height, width)
-    shown = torch.randint(1, STROKES + 1, (count, 1, 1, 1), generator=generator)
-    thickness = _uniform(count, -3.6, -1.6, generator).exp2()  # 1/12 to 1/3, where the picture is 2 wide
     for stroke in range(STROKES):
-        y, x = (_uniform(count, -0.8, 0.8, generator) for _ in range(2))
-        angle, stride = _uniform(count, 0, 2 * math.pi, generator), _uniform(count, 0.02, 0.16, generator)
-        bend = 0.35 * torch.randn(count, 1, 1, 1, generator=generator)
-        nearest = torch.full((count, 1, height, width), math.inf)
-        for _ in range(POINTS):
-            nearest = torch.minimum(nearest, (across - x).square() + (down - y).square(), out=nearest)
-            y, x = y + stride * angle.sin(), x + stride * angle.cos()
-            bend = bend + 0.15 * torch.randn(count, 1, 1, 1, generator=generator)
-            leaves = (x.abs() > 0.9) | (y.abs() > 0.9)
-            angle = torch.where(leaves, torch.atan2(-y, -x), angle + bend)  # back to the middle
-        covers = (1 - nearest.sqrt_() / thickness).mul_(EDGE).sigmoid_().mul_(stroke < shown)
-        ink = torch.maximum(ink, covers)
+        n = int((shown > stroke).sum())  # the first n pictures have so many lines
+        nearest = torch.full((n, 1, height, width), math.inf)
+        for row, column in points:
+            distances = row[:, stroke, :n] + column[:, stroke, :n]  # (p, n, 1, H, W)
+            nearest = torch.minimum(nearest, distances.amin(dim=0), out=nearest)
+        covers = nearest.sqrt_().div_(thickness[:n]).mul_(-EDGE).add_(EDGE).sigmoid_()
+        ink[:n] = torch.maximum(ink[:n], covers)
     paper, colour = (
-        ((_shade(count, channels, generator) - 0.5) * 1.6 + 0.5).clamp_(0, 1) for _ in range(2)
+        ((_shade((count, channels), generator) - 0.5) * 1.6 + 0.5).clamp_(0, 1) for _ in range(2)
     )  # often black or white
     return paper + ink * (colour - paper)
 
@@ -137,12 +174,16 @@ def _places(height: int, width: int) -> tuple[Tensor, Tensor]:
     return torch.linspace(-1, 1, height).reshape(1, 1, -1, 1), torch.linspace(-1, 1, width).reshape(1, 1, 1, -1)
 
 
-def _shade(count: int, channels: int, generator: torch.Generator) -> Tensor:
-    """Colours (N, C, 1, 1) between grey and whatever, within 0 and 1."""
-    grey = torch.rand(count, 1, 1, 1, generator=generator)
-    any_colour = torch.rand(count, channels, 1, 1, generator=generator)
-    return grey.lerp(any_colour, torch.rand(count, 1, 1, 1, generator=generator))
+def _shade(size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Colours (*size, 1, 1) between grey and whatever, within 0 and 1; the last of `size` are channels."""
+    grey, share = (_uniform((*size[:-1], 1), 0, 1, generator) for _ in range(2))
+    return grey.lerp(_uniform(size, 0, 1, generator), share)
 
 
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.empty(count, 1, 1, 1).uniform_(low, high, generator=generator)
+def _strength(size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Of texture, light or stripes, over four octaves: (*size, 1, 1)."""
+    return _uniform(size, -5, -1, generator).exp2()
+
+
+def _uniform(size: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.empty(*size, 1, 1).uniform_(low, high, generator=generator)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cake_cli.synthesis.noise import draw_start, stream
-from cake_cli.synthesis.scenes import _places, _stripes, in_colour
+from cake_cli.synthesis.scenes import _stripes, in_colour
 
 BOUNDS = (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
 
@@ -51,9 +51,13 @@ def test_they_have_edges() -> None:
 @pytest.mark.parametrize("size", [8, 28, 64])
 def test_stripes_are_as_wide_as_pixels_can_show(size: int) -> None:
     """Along a line of pixels waves of 3.5 pixels and more change sign at most twice in so many."""
-    rows = _stripes(*_places(size, size), 500, stream(0, 0, "stripes"))
-    assert rows.shape == (500, 1, size, size)
-    assert float(rows.abs().max()) <= 1
+    down, across = _stripes(torch.ones(4, 250, 1, 1, 1), size, size, stream(0, 0, "stripes"))
+    rows = torch.stack([a * b for a, b in zip(down, across, strict=True)]).sum(0).flatten(0, 1)
+    assert rows.shape == (1000, 1, size, size)
+    assert 0.9 < float(rows.abs().max()) <= 1 + 1e-5
+    striped = rows.abs().amax((1, 2, 3)) > 0
+    assert 0.4 < float(striped.float().mean()) < 0.6, "half of the shapes"
+    rows = rows[striped]
     crossings = (rows.diff(dim=3).sign().diff(dim=3) != 0).sum(3).flatten(1).amax(1)  # turns along each row
     most = 2 * min(8, size / 3.5) + 1
     assert int(crossings.max()) <= most
