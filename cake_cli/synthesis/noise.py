@@ -99,13 +99,19 @@ def _smooth(shape: tuple[int, int, int], count: int, generator: torch.Generator,
     while cells == 1 or cells * finest < 2 * max(height, width):
         grid = (min(cells, height), min(cells, width))
         layer = torch.randn(count, channels, *grid, generator=generator)
-        layer = F.interpolate(layer, size=(height, width), mode="bilinear", align_corners=True)
-        layer = layer / layer.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
+        layer = _enlarging(grid[0], height) @ (layer @ _enlarging(grid[1], width).T)
+        size = torch.linalg.vector_norm(layer, dim=(1, 2, 3), keepdim=True) / math.sqrt(channels * height * width)
         share = torch.randn(count, 1, 1, 1, generator=generator)
-        total += share * layer
+        total.addcmul_(layer, share / size.clamp_min(1e-3))
         norm += share.square()
         cells *= 2
-    return total / norm.sqrt()
+    return total.div_(norm.sqrt_())
+
+
+def _enlarging(cells: int, pixels: int) -> Tensor:
+    """What takes values at evenly spaced points to pixels between them, linearly: (pixels, cells)."""
+    points = torch.eye(cells)[None]
+    return F.interpolate(points, size=pixels, mode="linear", align_corners=True)[0].T
 
 
 def _exposed(noise: Tensor, generator: torch.Generator) -> Tensor:
@@ -121,12 +127,12 @@ def _exposed(noise: Tensor, generator: torch.Generator) -> Tensor:
         extent = torch.empty(count, 1, 1, 1).uniform_(0.3, 1, generator=generator)
         windows.append((-((place - centre) / extent).square() / 2).exp())
     background = torch.randn(count, 1, 1, 1, generator=generator)
-    inside = windows[0] * windows[1]  # (N, 1, H, W)
-    framed = background + inside * (noise - background)
-    noise = torch.where(torch.rand(count, 1, 1, 1, generator=generator) < 0.5, framed, noise)
+    framed = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    inside = torch.where(framed, windows[0] * windows[1], 1.0)  # (N, 1, H, W)
+    noise = background.lerp(noise, inside)
     brightness = torch.empty(count, 1, 1, 1).uniform_(-0.25, 1.25, generator=generator)
     contrast = torch.empty(count, 1, 1, 1).uniform_(-3, 2, generator=generator).exp2()
-    return (brightness + contrast * noise).clamp_(0, 1)
+    return torch.addcmul(brightness, contrast, noise).clamp_(0, 1)
 
 
 def draw_labels(rows: int, groups: int, classes: int, generator: torch.Generator) -> Tensor:
