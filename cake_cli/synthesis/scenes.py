@@ -21,6 +21,8 @@ WAVES, WAVE_PIXELS = 8.0, 3.5
 """Most waves of stripes across a picture, and the fewest pixels of each: of fewer, what is seen would be chance."""
 STROKES, POINTS = 3, 16
 """Most lines of a picture of strokes, and the points that each is drawn through."""
+AT_ONCE = 1 << 19
+"""Numbers that the pictures drawn at once come to: of more, what is computed for them would not stay in the cache."""
 TOGETHER = 1 << 16
 """Numbers that shapes or points computed at once come to: many for small pictures, few enough to stay in the cache."""
 EDGE = 4.0
@@ -46,7 +48,9 @@ def draw_scenes(
     third = count // 3
     parts = [noise(count - 2 * third)]
     if third:
-        parts += [_leaves(texture(third), generator), _strokes(shape, third, generator)]
+        textures = torch.split(texture(third), max(1, AT_ONCE // math.prod(shape)))
+        parts += [_leaves(some, generator) for some in textures]
+        parts += [_strokes(shape, len(some), generator) for some in textures]
     return torch.cat(parts)[torch.randperm(count, generator=generator)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cake_cli.synthesis import scenes
 from cake_cli.synthesis.noise import draw_start, stream
 from cake_cli.synthesis.scenes import _stripes, in_colour
 
@@ -25,6 +26,17 @@ def test_they_lie_within_the_range_and_are_the_same_again(shape: tuple[int, ...]
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_few_are_drawn_too(count: int) -> None:
     assert draw_start((1, 8, 8), count, stream(0, 0, "start"), "scenes", BOUNDS).shape == (count, 1, 8, 8)
+
+
+def test_large_pictures_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that memory does not grow with their number: as many come, and none is another's copy."""
+    drawn: list[int] = []
+    original = scenes._leaves
+    monkeypatch.setattr(scenes, "_leaves", lambda *given: drawn.append(len(given[0])) or original(*given))
+    rows = draw_start((3, 160, 160), 60, stream(0, 0, "start"), "scenes", (torch.zeros(3, 1, 1), torch.ones(3, 1, 1)))
+    assert rows.shape == (60, 3, 160, 160)
+    assert drawn == [6, 6, 6, 2]
+    assert len(rows.flatten(1).unique(dim=0)) == 60
 
 
 def test_a_third_has_two_tones_and_edges() -> None:
