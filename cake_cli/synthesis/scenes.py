@@ -164,7 +164,9 @@ def _strokes(shape: tuple[int, int, int], count: int, generator: torch.Generator
         nearest = torch.full((n, 1, height, width), math.inf)
         for row, column in points:
             distances = row[:, stroke, :n] + column[:, stroke, :n]  # (p, n, 1, H, W)
-            nearest = torch.minimum(nearest, distances.amin(dim=0), out=nearest)
+            while (half := (len(distances) + 1) // 2) < len(distances):
+                distances = torch.minimum(distances[:half], distances[-half:])  # amin over p is far slower
+            nearest = torch.minimum(nearest, distances[0], out=nearest)
         covers = nearest.sqrt_().div_(thickness[:n]).mul_(-EDGE).add_(EDGE).sigmoid_()
         ink[:n] = torch.maximum(ink[:n], covers)
     paper, colour = (
