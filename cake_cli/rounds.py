@@ -220,7 +220,9 @@ def _expect(
         classes = torch.cat([part.logits.argmax(dim=1) for part in parts])
         found = balanced_agreement(_rows(module, starts, prepared), classes)
     on = "starting points" if parts else "samples"
-    _note(run, number, expected_agreement=found.to_json(), expected_on=on, agreement_on_samples=moved.to_json())
+    init = prepared.config.synthesis.starting_points if parts and prepared.subject.spec.is_image else None
+    told = {"expected_agreement": found.to_json(), "agreement_on_samples": moved.to_json()}
+    _note(run, number, expected_on=on, starts=init, **told)
     run.append_metrics("rounds", round=number, expected_agreement=found.value, low=found.low, high=found.high)
     others = f", all classes alike; {moved.value:.1%} on its samples, drawn to where it errs" if parts else ""
     reporter.note(
@@ -240,7 +242,8 @@ def expected_agreement(record: Mapping[str, Any]) -> dict[str, Any] | None:
     if not known:
         return None
     last = known[-1]
-    return {"round": last["round"], "on": last.get("expected_on", "samples"), **last["expected_agreement"]}
+    told = {"round": last["round"], "on": last.get("expected_on", "samples"), "starts": last.get("starts")}
+    return {**told, **last["expected_agreement"]}
 
 
 def still_rises(found: Sequence[Agreement]) -> bool:

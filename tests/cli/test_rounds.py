@@ -42,6 +42,9 @@ def test_what_is_shown(cake: Cake, place: Path, own_folder: Path):
     )
     assert "expected agreement" in shown.err
     assert "its error" in shown.err
+    normal = cake("distill", place / "teacher.onnx", *ROUNDS, "--set", "synthesis.init=normal", "-o", "normal").err
+    assert "expected agreement" in normal
+    assert "its error" not in normal, "the benchmarks' figure is of scenes"
     assert "student passes" in shown.err
     outcome = json.loads(cake("resume", "run", "--json").out)
     assert outcome["teacher_passes"] == {"forward": 270, "backward": 180}

@@ -57,7 +57,7 @@ def test_the_expected_agreement_is_that_on_starting_points_not_learned_yet(
         assert moved["value"] == pytest.approx(agreed(student, bank.shards(number=entry["round"])))
         assert moved["samples"] == 60
     latest = record["rounds"][2]["expected_agreement"]
-    assert record["expected_agreement"] == {"round": 3, "on": "starting points", **latest}
+    assert record["expected_agreement"] == {"round": 3, "on": "starting points", "starts": "scenes", **latest}
     assert "expected_agreement" not in record["rounds"][0]
 
 
