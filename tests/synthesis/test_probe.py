@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from cake_cli.hardware import Hardware
+from cake_cli.models.architectures.plain import lenet
 from cake_cli.models.classifier import Classifier
+from cake_cli.spec import InputSpec
 from cake_cli.synthesis import probe as probing
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.probe import Choice, probe
@@ -89,6 +91,37 @@ def test_a_candidate_that_leads_elsewhere_is_not_taken(
     differing = next(trial for trial in choice.trials if trial.verdict == "differs")
     assert differing.difference is not None
     assert differing.difference > 1e-9
+
+
+def test_even_surfaces_under_max_pooling_do_not_decide(cpu: Hardware, given: Callable[[Speeds], None]) -> None:
+    """There several pixels are the greatest, and the gradient follows one of them: which one hangs on the layout."""
+    torch.manual_seed(0)
+    module = lenet("lenet5", (1, 32, 32), 4).eval().requires_grad_(False)
+    teacher = Classifier(module=module, spec=InputSpec((1, 32, 32)), classes=4, name="t", sha256="0" * 64)
+    given(lambda plan: 0.5e-3 if plan.layout == "contiguous" else 1e-3)
+    assert chosen(long_engine(teacher, cpu, init="scenes")).step_plan.layout == "contiguous"
+
+
+@pytest.mark.parametrize(
+    ("rows", "by", "least", "most"), [(1, 0.2, 0, 1e-6), (1, 2.0, 0.1, 0.3), (100, 0.01, 9e-3, 0.011)]
+)
+def test_a_few_samples_may_lead_a_little_elsewhere(
+    toy_teacher: Classifier,
+    cpu: Hardware,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    by: float,
+    least: float,
+    most: float,
+) -> None:
+    trials = probing._Trials(long_engine(toy_teacher, cpu), 1.0, 1.0, lambda: 0.0)
+    plain = torch.randn(100, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    plain /= plain.flatten(1).norm(dim=1)[:, None, None, None]
+    other = plain.clone()
+    other[:rows] -= by * plain[:rows]
+    steps = iter([plain, other])
+    monkeypatch.setattr(trials, "_moved", lambda engine: next(steps))
+    assert least <= trials._difference(trials._engine(trials.plain, 24)) <= most
 
 
 def test_more_sets_run_side_by_side_where_that_is_faster(
