@@ -99,7 +99,8 @@ def _smooth(shape: tuple[int, int, int], count: int, generator: torch.Generator,
     while cells == 1 or cells * finest < 2 * max(height, width):
         grid = (min(cells, height), min(cells, width))
         layer = torch.randn(count, channels, *grid, generator=generator)
-        layer = _enlarging(grid[0], height) @ (layer @ _enlarging(grid[1], width).T)
+        if grid != (height, width):
+            layer = _enlarging(grid[0], height) @ (layer @ _enlarging(grid[1], width).T)
         size = torch.linalg.vector_norm(layer, dim=(1, 2, 3), keepdim=True) / math.sqrt(channels * height * width)
         share = torch.randn(count, 1, 1, 1, generator=generator)
         total.addcmul_(layer, share / size.clamp_min(1e-3))
