@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cake_cli.config import OF_IMAGES, TV_WEIGHT, SynthesisConfig
+from cake_cli.config import OF_IMAGES, SynthesisConfig
 from cake_cli.errors import NoGradient, UsageError
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
@@ -174,7 +174,7 @@ def objective_of(settings: SynthesisConfig, teacher: Classifier, hardware: Hardw
         cls=settings.cls_weight,
         contrastive=settings.contrast if settings.way == "cake" else 0.0,
         contrast=_contrast(settings),
-        tv=TV_WEIGHT if settings.tv_weight is None else settings.tv_weight,
+        tv=settings.variation_weight,
         entropy=settings.entropy_weight,
         variation=IsotropicTotalVariation() if settings.tv == "isotropic" else TotalVariation(),
         priors=priors,

@@ -22,6 +22,9 @@ pull on the logits of ten classes, N(6 · target, 9), as strongly in the mean: f
 Variation = Literal["anisotropic", "isotropic"]
 TV_WEIGHT = 200.0
 """Weight of total variation where none is given: the reference's for SVHN and CIFAR."""
+TV_WEIGHT_OF_GENERATOR = 2.0
+"""That of a generator, which is trained until nothing changes: with the weight of samples, whose walks end long before,
+flat grey costs less than any class, and all that it makes is that."""
 Init = Literal["normal", "uniform", "smooth", "exposed", "scenes"]
 OF_IMAGES: tuple[Init, ...] = ("scenes", "exposed", "smooth")
 """Starting points that only images have; the first is the default."""
@@ -142,7 +145,7 @@ class SynthesisConfig:
     entropy_weight: float = 0.0
     """Weight of minus the entropy of a set's mean prediction: it pulls towards as many samples of each class."""
     tv_weight: float | None = None
-    """Weight of total variation, the data prior of images: 200 by default. Vectors have none."""
+    """Weight of total variation, the data prior of images: 200 by default, 2 of a generator. Vectors have none."""
     tv: Variation = "anisotropic"
     """Total variation along the axes, as in the reference, or isotropic."""
     l2_weight: float = 0.0
@@ -323,6 +326,13 @@ class SynthesisConfig:
     def contrast(self) -> float:
         """The weight of the contrastive term, given or not."""
         return CONTRASTIVE_WEIGHTS[self.contrastive] if self.contrastive_weight is None else self.contrastive_weight
+
+    @property
+    def variation_weight(self) -> float:
+        """The weight of total variation of images, given or not."""
+        if self.tv_weight is not None:
+            return self.tv_weight
+        return TV_WEIGHT_OF_GENERATOR if self.way == "generative" else TV_WEIGHT
 
     @property
     def starting_points(self) -> Init:

@@ -101,6 +101,10 @@ def test_images_of_a_known_range_stay_within_it(cpu: Hardware) -> None:
 
 def test_the_generator_has_the_priors_and_no_contrast(teacher: Classifier, cpu: Hardware) -> None:
     found = objective_of(SynthesisConfig(method="generative", l2_weight=1.0), teacher, cpu)
+    assert found.priors["tv"][0] == 2.0, "a generator is trained to the end: with the weight of samples it is flat grey"
+    assert objective_of(SynthesisConfig(), teacher, cpu).priors["tv"][0] == 200.0
+    given = SynthesisConfig(method="generative", tv_weight=7.0)
+    assert objective_of(given, teacher, cpu).priors["tv"][0] == 7.0
     assert set(found.weights) == {"cls", "tv", "l2"}
 
 

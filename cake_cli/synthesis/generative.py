@@ -17,12 +17,15 @@ from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.storage import replacing
 from cake_cli.synthesis.generator import Generator, draw_latents
+from cake_cli.synthesis.health import COLLAPSED, EARLY_SAMPLES, evenness
 from cake_cli.synthesis.noise import draw_labels, stream
 from cake_cli.synthesis.objective import Objective
 from cake_cli.synthesis.statistics import in_order, listening
 from cake_cli.synthesis.terms import Candidates
 
 CHECKPOINT_SECONDS = 20.0
+LOOK_EVERY = 50
+"""Updates between two looks at which classes the samples are of; the first is after half of all."""
 UPDATES = "cake.generator.updates"
 """The one key of a checkpoint's metadata: safetensors writes several in any order, and files are to be equal."""
 
@@ -60,7 +63,8 @@ class GeneratorTraining:
             stage: told of progress in updates.
 
         Raises:
-            RunError: if the objective is not finite, with the update.
+            RunError: if the objective is not finite, with the update, or all samples are of one class when half of
+                the updates are done.
             DataError: if the checkpoint is damaged.
             EnvironmentFault: if the disk is full.
         """
@@ -69,12 +73,17 @@ class GeneratorTraining:
         stage.advance(done)
         latest = torch.zeros((), device=self.hardware.device)
         first_bad = torch.full((), self.updates, device=self.hardware.device)
+        histogram = torch.zeros(self.teacher.classes, device=self.hardware.device)
         saved = time.monotonic()
         for update in range(done, self.updates):
-            loss = self.take(update, generator, optimizer)
+            loss, found = self.take(update, generator, optimizer)
             latest.copy_(loss)
+            histogram += found
             first_bad.copy_(torch.where(loss.isfinite(), first_bad, first_bad.clamp_max(update)))
             stage.advance(1)
+            if (update + 1) % LOOK_EVERY == 0:
+                self._require_spread(histogram, update + 1)
+                histogram.zero_()
             last = update + 1 == self.updates
             if last or time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 self._require_finite(first_bad)
@@ -86,20 +95,23 @@ class GeneratorTraining:
         """Adam on the network's weights."""
         return torch.optim.Adam(generator.network.parameters(), lr=self.lr)
 
-    def take(self, update: int, generator: Generator, optimizer: torch.optim.Optimizer) -> Tensor:
-        """One update; returns the mean objective of its set, ()."""
+    def take(self, update: int, generator: Generator, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
+        """One update; returns the mean objective of its set, (), and its samples by most probable class, (K,)."""
         draw = stream(self.seed, update, "generator-update")
         targets = draw_labels(self.rows, self.groups, self.teacher.classes, draw).flatten()  # (R, G) -> (B,)
         latents = draw_latents(len(targets), draw)  # (B, LATENT)
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.hardware.device)
+        histogram = torch.zeros(self.teacher.classes, device=self.hardware.device)
         for part in torch.split(torch.arange(len(targets)), self.rows_per_pass):
-            total += self._backward(generator, latents[part], targets[part], len(targets))
+            share, predicted = self._backward(generator, latents[part], targets[part], len(targets))
+            total += share
+            histogram.scatter_add_(0, predicted, torch.ones_like(predicted, dtype=histogram.dtype))
         optimizer.step()
-        return total
+        return total, histogram
 
-    def _backward(self, generator: Generator, latents: Tensor, targets: Tensor, size: int) -> Tensor:
-        """Adds a part's share of the gradient; returns its share of the mean objective, ()."""
+    def _backward(self, generator: Generator, latents: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Adds a part's share of the gradient; returns its share of the mean objective, (), and its classes, (N,)."""
         device = self.hardware.device
         targets = targets.to(device)
         inputs = self.hardware.place_rows(generator(latents.to(device), targets))
@@ -110,7 +122,23 @@ class GeneratorTraining:
         )
         share = values.sum() / size
         torch.autograd.backward(share)
-        return share.detach()
+        return share.detach(), logits.argmax(dim=1)
+
+    def _require_spread(self, histogram: Tensor, done: int) -> None:
+        """Refuses to go on with a generator that makes one class, at half of its updates or later.
+
+        Args:
+            histogram: of the latest samples by most probable class, (K,).
+            done: updates so far.
+        """
+        counts = [int(count) for count in histogram.tolist()] if 2 * done >= self.updates else []
+        samples = sum(counts)
+        if samples >= EARLY_SAMPLES and evenness(counts) < COLLAPSED:
+            raise RunError(
+                f"the generator has collapsed: after {done:,} of {self.updates:,} updates the teacher puts "
+                f"{max(counts) / samples:.0%} of its samples in one of its {len(counts)} classes",
+                "a smaller --set synthesis.tv_weight, or check --input-range, --mean and --std",
+            )
 
     def _require_finite(self, first_bad: Tensor) -> None:
         found = int(first_bad)

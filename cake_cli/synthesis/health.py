@@ -55,9 +55,7 @@ class Health:
     @property
     def balance(self) -> float:
         """Entropy of the class histogram relative to its greatest value: 1 is even, 0 is one class."""
-        total = sum(self.histogram)
-        shares = [count / total for count in self.histogram if count]
-        return -sum(share * math.log(share) for share in shares) / math.log(len(self.histogram))
+        return evenness(self.histogram)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, for the manifest."""
@@ -153,6 +151,13 @@ class Health:
             f"the samples of a class are nearly alike (variety {self.variety:.1%}), so a student learns one picture "
             "of each: another --method, or --noise both"
         )
+
+
+def evenness(histogram: Sequence[int]) -> float:
+    """Entropy of counts by class relative to its greatest value: 1 is even, 0 is one class."""
+    total = sum(histogram)
+    shares = [count / total for count in histogram if count]
+    return -sum(share * math.log(share) for share in shares) / math.log(len(histogram))
 
 
 def _variety(inputs: Tensor, classes: Tensor) -> float | None:

@@ -106,7 +106,7 @@ def test_a_stop_changes_nothing(
     monkeypatch.setattr(generative, "CHECKPOINT_SECONDS", 0.0)
     take = GeneratorTraining.take
 
-    def stop(own: GeneratorTraining, update: int, *rest: object) -> torch.Tensor:
+    def stop(own: GeneratorTraining, update: int, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
         if update == 17:
             raise KeyboardInterrupt
         return take(own, update, *rest)  # type: ignore[arg-type]
@@ -142,6 +142,27 @@ def test_a_diverging_objective_names_its_update(toy_teacher: Classifier, cpu: Ha
         training(toy_teacher, cpu, lr=1e30).run(untrained(toy_teacher), file, STAGE)
     assert "generator_lr" in str(caught.value.fix)
     assert not file.exists(), "what is not finite is not kept"
+
+
+def flat(teacher: Classifier, cpu: Hardware, **changes: object) -> GeneratorTraining:
+    """With a prior that weighs more than any class."""
+    objective = cake_objective(teacher.spec, cls=5.0, contrastive=0.0, tv=500.0)
+    return training(teacher, cpu, objective=objective, updates=100, **changes)
+
+
+def test_a_generator_of_one_class_is_stopped_half_way(
+    toy_teacher: Classifier, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generative, "CHECKPOINT_SECONDS", 0.0)
+    file, generator = tmp_path / "g.safetensors", untrained(toy_teacher)
+    with pytest.raises(RunError, match=r"after 50 of 100 updates the teacher puts \d+% of its samples in one of its 4"):
+        flat(toy_teacher, cpu, rows=3).run(generator, file, STAGE)
+    with pytest.raises(RunError, match="after 100 of 100 updates"):  # the look after a stop has seen too few
+        flat(toy_teacher, cpu, rows=3).run(generator, file, STAGE)
+
+
+def test_of_few_samples_no_collapse_is_said(toy_teacher: Classifier, cpu: Hardware, tmp_path: Path) -> None:
+    flat(toy_teacher, cpu, rows=1).run(untrained(toy_teacher), tmp_path / "g.safetensors", STAGE)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
