@@ -102,11 +102,11 @@ def test_variety_is_the_share_of_the_variance_within_classes() -> None:
 
 
 def test_classes_of_one_picture_each_are_warned_of() -> None:
-    alike, varied = replace(health((50, 50)), variety=0.001), replace(health((50, 50)), variety=0.4)
-    assert "nearly alike (variety 0.1%)" in str(alike.doubt())
+    alike, varied = replace(health((50, 50)), variety=0.05), replace(health((50, 50)), variety=0.4)
+    assert "nearly alike (variety 5.0%)" in str(alike.doubt())
     assert (varied.doubt(), health((50, 50)).doubt()) == (None, None)
     assert varied.describe_labels().endswith("variety 0.40")
-    assert Health.combine([alike, varied]).variety == pytest.approx(0.2005)
+    assert Health.combine([alike, varied]).variety == pytest.approx(0.225)
 
 
 def test_classes_are_listed_while_they_fit() -> None:
