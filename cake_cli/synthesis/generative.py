@@ -82,6 +82,7 @@ class GeneratorTraining:
             first_bad.copy_(torch.where(loss.isfinite(), first_bad, first_bad.clamp_max(update)))
             stage.advance(1)
             if (update + 1) % LOOK_EVERY == 0:
+                self._require_finite(first_bad)
                 self._require_spread(histogram, update + 1)
                 histogram.zero_()
             last = update + 1 == self.updates

@@ -136,10 +136,13 @@ def test_a_pass_in_parts_changes_nothing_but_rounding(toy_teacher: Classifier, c
     torch.testing.assert_close(*made, rtol=1e-2, atol=1e-4)
 
 
-def test_a_diverging_objective_names_its_update(toy_teacher: Classifier, cpu: Hardware, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("updates", "rows"), [(30, 2), (100, 3)])  # of the latter, classes are looked at
+def test_a_diverging_objective_names_its_update(
+    toy_teacher: Classifier, cpu: Hardware, tmp_path: Path, updates: int, rows: int
+) -> None:
     file = tmp_path / "g.safetensors"
     with pytest.raises(RunError, match=r"not finite at update \d+") as caught:
-        training(toy_teacher, cpu, lr=1e30).run(untrained(toy_teacher), file, STAGE)
+        training(toy_teacher, cpu, lr=1e30, updates=updates, rows=rows).run(untrained(toy_teacher), file, STAGE)
     assert "generator_lr" in str(caught.value.fix)
     assert not file.exists(), "what is not finite is not kept"
 
