@@ -19,7 +19,7 @@ from tests.faults.load import Measured
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_memory_does_not_grow_with_the_bank(tmp_path: Path):
     found: list[Measured] = []
-    for samples in (2_000, 20_000):
+    for samples in (2_000, 40_000):
         folder = tmp_path / str(samples)
         folder.mkdir()
         found += load.at(folder, samples)
