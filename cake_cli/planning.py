@@ -199,7 +199,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         EnvironmentFault: if the device is not there.
     """
     if config.teacher.file is None and config.synthesis.bank is None:
-        raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
+        asked = "cake distill TEACHER.onnx --student cnn" if student else "cake synthesize TEACHER.onnx -o bank"
+        raise UsageError("which teacher?", asked)
     if student and config.student.architecture is None:
         raise UsageError("which student?", "--student cnn, or mlp for vectors; `cake students` lists them")
     names = (config.student.architecture or "", *config.student.others) if student else ()
@@ -279,8 +280,6 @@ def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: S
 
 def _open_teacher(config: Config, bank: SampleBank | None) -> Classifier | None:
     if config.teacher.file is None:
-        if bank is None:
-            raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
         return None
     teacher = load_classifier(Path(config.teacher.file), config.teacher)
     if bank is not None and bank.teacher_sha256 != teacher.sha256:

@@ -20,8 +20,8 @@ MANY_DEAD = 0.2
 """Share of dead samples that makes them the likely cause of a collapse."""
 MOST_LISTED = 20
 """Classes whose counts fit in a line."""
-ALIKE = 0.1
-"""Variety below which the samples of a class are as good as one: a generator's have 0.05, those of walks above 0.8."""
+ALIKE = 0.2
+"""Variety below which the samples of a class are as good as one: a generator's have 0.05 to 0.1, of walks above 0.8."""
 EARLY_SHARE = 0.2
 EARLY_SAMPLES = 500
 """What must be there before a bank that is not finished can count as degenerate. The sets with the largest step

@@ -200,7 +200,10 @@ def test_a_folder_is_not_a_teacher(cake: Cake, tmp_path: Path):
 
 
 def test_no_teacher_at_all(cake: Cake):
-    assert "which teacher?" in refusal(cake("distill", *TINY), 2)
+    said = refusal(cake("distill", *TINY), 2)
+    assert "which teacher?" in said
+    assert "cake distill TEACHER.onnx --student" in said
+    assert "cake synthesize TEACHER.onnx -o bank" in refusal(cake("synthesize"), 2)
 
 
 def test_a_shape_that_does_not_fit_the_file(cake: Cake, mlp_file: Path):
