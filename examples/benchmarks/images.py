@@ -31,7 +31,7 @@ class Images:
 
 
 def load_images(folder: Path, name: str) -> Images:
-    """`mnist` or `cifar10`, from a folder whose read.py gives arrays, or that torchvision has downloaded to."""
+    """`mnist`, `fashion-mnist` or `cifar10`, from a folder whose read.py gives arrays, or where torchvision keeps them."""
     arrays = {split: read_arrays(folder, name, split) for split in ("train", "test")}
     scaled = {split: torch.from_numpy(x).float() / 255 for split, (x, _) in arrays.items()}
     scaled = {split: F.pad(x, (2, 2, 2, 2)) if x.shape[-1] == 28 else x for split, x in scaled.items()}
@@ -53,7 +53,8 @@ def read_arrays(folder: Path, name: str, split: str) -> tuple[np.ndarray, np.nda
         return module.READERS[name](split)
     from torchvision import datasets
 
-    made = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name](folder, train=split == "train")
+    kinds = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
+    made = kinds[name](folder, train=split == "train")
     pixels = np.asarray(made.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(pixels), np.asarray(made.targets, dtype=np.int64)
