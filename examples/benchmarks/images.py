@@ -31,7 +31,7 @@ class Images:
 
 
 def load_images(folder: Path, name: str) -> Images:
-    """`mnist`, `fashion-mnist` or `cifar10`, from a folder whose read.py gives arrays, or where torchvision keeps them."""
+    """`mnist`, `fashion-mnist` or `cifar10`, from a folder whose read.py gives arrays, or torchvision keeps them in."""
     arrays = {split: read_arrays(folder, name, split) for split in ("train", "test")}
     scaled = {split: torch.from_numpy(x).float() / 255 for split, (x, _) in arrays.items()}
     scaled = {split: F.pad(x, (2, 2, 2, 2)) if x.shape[-1] == 28 else x for split, x in scaled.items()}
