@@ -70,6 +70,8 @@ def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter) ->
             break  # the bank was complete before this round
         if bank is None or bank.missing_waves(number):
             bank = _made(prepared, run, reporter, number, student)
+        if not bank.of_round(number):
+            break  # the time was up before the first of its samples
         _note_made(run, bank, number)
         if student is not None and "expected_agreement" not in _known(run, number):
             with run.timed("training"):  # of which labelling what is learned beside is a part
@@ -140,10 +142,13 @@ def _name(number: int) -> str:
 
 
 def last_stretch(run: RunDirectory, bank: SampleBank | None) -> Stretch:
-    """The training that makes the student of a run: from the state after the last round but one, where it is there."""
-    name = _name(1 if bank is None else bank.latest_round - 1)
-    there = (run.path / "checkpoints" / f"{name}.pt").is_file()
-    return Stretch(start=name) if there else WHOLE
+    """The training that makes the student of a run: from the state after the last round but one, where it is there.
+
+    If the time was up between two rounds, it is there after the last.
+    """
+    latest = 1 if bank is None else bank.latest_round
+    there = [name for name in map(_name, (latest, latest - 1)) if (run.path / "checkpoints" / f"{name}.pt").is_file()]
+    return Stretch(start=there[0]) if there else WHOLE
 
 
 def hand_over(run: RunDirectory, own: RunDirectory, bank: SampleBank | None) -> None:

@@ -15,7 +15,7 @@ from cake_cli.config import LABELLED_ONLY, SynthesisConfig
 from cake_cli.distillation.pool import Part
 from cake_cli.distillation.shelf import waypoint_shelf
 from cake_cli.errors import DataError, RunError
-from cake_cli.events import SILENT, Reporter
+from cake_cli.events import SILENT, Reporter, Stage
 from cake_cli.hardware import Hardware, is_out_of_memory
 from cake_cli.locks import LOCK, held, is_left_over
 from cake_cli.methods import build_engine, generator_training, untrained_generator
@@ -99,12 +99,7 @@ def synthesize(
                 _make_waves(engine, bank, course, reporter, run, turn)
             if ranks.is_first:
                 _finish(bank, course, turn)
-                health = _require_health(bank, turn)
-                stage.conclude(_told(bank, health, planned))
-                reporter.note(f"   {health.describe_labels()}")
-                reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
-                if (doubt := health.doubt()) is not None:
-                    reporter.warn(doubt)
+                _tell(bank, turn, planned, stage, reporter)
         if ranks.is_first:
             if not ranks.is_alone:
                 _tell_of_the_others(bank, reporter, run)
@@ -335,11 +330,22 @@ def _finish(bank: SampleBank, course: Course, turn: Turn | None) -> None:
         bank.finish(spent=course.spent, reached=bool(missing))
 
 
-def _told(bank: SampleBank, health: Health, planned: int) -> str:
-    """The closing line of the stage."""
-    why = bank.manifest.get("ended", "the time was up")
+def _tell(bank: SampleBank, turn: Turn | None, planned: int, stage: Stage, reporter: Reporter) -> None:
+    """How the samples came out; raises `RunError` if they are degenerate, or there are none."""
+    health, why = _health(bank, turn), bank.manifest.get("ended", "the time was up")
+    if health is None and len(bank):  # of a round; those before it are the bank
+        stage.conclude(f"none of {planned:,} planned samples: {why}")
+        return
+    if health is None:
+        raise RunError("no samples were made", "--samples 20000")
+    if _aims(bank):
+        require_spread(health, planned=health.samples)
     cut = f"   of {planned:,} planned, when {why}" if health.samples < planned else ""
-    return f"{health.samples:,} samples   {health.describe(aimed=_aims(bank))}{cut}"
+    stage.conclude(f"{health.samples:,} samples   {health.describe(aimed=_aims(bank))}{cut}")
+    reporter.note(f"   {health.describe_labels()}")
+    reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
+    if (doubt := health.doubt()) is not None:
+        reporter.warn(doubt)
 
 
 def _aims(bank: SampleBank) -> bool:
@@ -356,16 +362,6 @@ def _planned(bank: SampleBank, turn: Turn | None) -> int:
     """How many samples a round is to have, or the whole bank."""
     plan = bank.plan
     return plan.samples if turn is None else len(plan.rounds_of_sets[turn.number - 1]) * plan.set_size
-
-
-def _require_health(bank: SampleBank, turn: Turn | None) -> Health:
-    """How the samples came out; raises `RunError` if they are degenerate, or there are none."""
-    health = _health(bank, turn) or bank.health
-    if health is None:
-        raise RunError("no samples were made", "--samples 20000")
-    if _aims(bank):
-        require_spread(health, planned=health.samples)
-    return health
 
 
 def _tell_of_the_others(bank: SampleBank, reporter: Reporter, run: RunDirectory | None) -> None:

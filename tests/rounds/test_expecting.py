@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from cake_cli.planning import Prepared
 from cake_cli.rounds import still_rises
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.course import Course
 from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.samples import Samples
 from tests.rounds.conftest import run_of, with_synthesis
@@ -136,3 +138,30 @@ def test_time_that_is_up_ends_the_rounds(config: Config, tmp_path: Path, monkeyp
     assert [shard["round"] for shard in bank.manifest["shards"]] == [1, 1, 2]
     assert run.record["rounds"][1]["agreement_on_samples"]["samples"] == 30
     assert bank.passes == Passes(90 * 5, 90 * 4)
+
+
+def test_time_that_is_up_before_a_round_begins_leaves_those_before_it(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    learn, teach = rounds._learn, pipeline.train_student
+    learned: list[int] = []
+    begun_from: list[str | None] = []
+
+    def learned_late(*given: Any) -> None:
+        learn(*given)
+        learned.append(given[3])
+
+    def taught(*given: Any) -> None:
+        begun_from.append(given[-1].start)
+        teach(*given)
+
+    monkeypatch.setattr(rounds, "_learn", learned_late)
+    monkeypatch.setattr(pipeline, "train_student", taught)
+    monkeypatch.setattr(Course, "is_over_time", property(lambda _: learned == [1, 2]))
+    run = run_of(with_synthesis(config, time_budget="1h"), tmp_path / "run")
+    bank = SampleBank.open(run.bank_path)
+    assert bank.is_complete
+    assert (len(bank), bank.latest_round, bank.manifest["time_budget"]["reached"]) == (120, 2, True)
+    assert [entry["round"] for entry in run.record["rounds"]] == [1, 2]
+    assert begun_from == ["round-2"], "what was learned between rounds is not lost"
+    assert run.record["status"] == "complete"
