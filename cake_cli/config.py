@@ -79,7 +79,7 @@ BankMemory = Literal["auto", "device", "host", "disk"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Plan = Literal["auto", "plain"]
 DEFAULT_EPOCHS = 30
-MOST_MORE = 2.0
+MOST_MORE = 8.0
 """How many times as often a small bank is learned, at most."""
 EXTRA_WORK = 0.5
 """What the student learns between rounds, as a share of what it learns after the last."""
@@ -212,10 +212,10 @@ class TrainingConfig:
     """Changes of synthetic samples, such as mix,shift, each of half of them, labelled as the student sees them."""
     noise_samples: int | None = None
     """Starting points that are only labelled by the teacher, not moved, to learn beside the bank; by default seven for
-    each of its samples, 8 GiB at most, where it is made in rounds along the teacher's own gradient, else none."""
+    each of its samples, 8 GiB at most, where it is made along the teacher's own gradient and --rounds is not 1."""
     waypoints: int | None = None
     """Points on the way of each sample, with the labels that its steps ask for anyway, to learn beside the bank; by
-    default up to seven, 8 GiB at most, where it is made in rounds, else none."""
+    default up to seven, 8 GiB at most, where --rounds is not 1."""
     real_data: str | None = None
     """Real, labelled data to learn from, too (forms as for --data): the run is then NOT data-free."""
     real_split: str | None = None
@@ -237,7 +237,7 @@ class TrainingConfig:
         """Passes over so many learned rows, of which so many are samples of a bank (0 without one).
 
         A bank of fewer than the default's samples is learned more often: steps fall with the root of its size, until a
-        quarter of them is learned twice as often.
+        64th of them is learned eight times as often.
         """
         if self.epochs is not None:
             return self.epochs

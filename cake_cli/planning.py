@@ -36,9 +36,9 @@ DEFAULT_ROUNDS = 8
 """N of CAKE where a student learns, unless that would leave fewer sets in each than `LEAST_SETS_OF_A_ROUND`."""
 
 NOISE_FOR_EACH = 7
-"""Starting points that are labelled beside each sample of rounds, unless their number is given."""
+"""Starting points that are labelled beside each sample (`Prepared.labels_beside`), unless their number is given."""
 WAYPOINTS = 7
-"""Points on the way of each sample that are learned in rounds, unless their number is given."""
+"""Points on the way of each sample that are learned beside it (there, too), unless their number is given."""
 NOISE_BYTES = 8 * 2**30
 """What either may take on disk then: of large images there are fewer."""
 ROWS_AT_ONCE = {"cpu": 500}
@@ -147,6 +147,16 @@ class Prepared:
         return self.config.training.epochs_between(self.plan.rounds, self.epochs)
 
     @property
+    def labels_beside(self) -> bool:
+        """Whether the student learns starting points and waypoints beside the samples unless their number is given.
+
+        It does where the samples are made in rounds, and where only their small number keeps `cake` from rounds.
+        """
+        settings = self.config.synthesis
+        in_rounds = self.plan.rounds > 1 or _chooses_rounds(settings)
+        return settings.bank is None and bool(self.blueprints) and in_rounds
+
+    @property
     def noise_samples(self) -> int:
         """How many starting points are labelled beside the bank, or what time allowed of it, and learned with it."""
         rounds = self.noise_plan.rounds_of_sets[: None if self.bank is None else self.bank.latest_round]
@@ -157,9 +167,8 @@ class Prepared:
         """W: how many points on the way of each sample are learned beside it."""
         given, settings = self.config.training.waypoints, self.config.synthesis
         if given is None:
-            follows = settings.bank is None and self.plan.rounds > 1 and bool(self.blueprints)
             row = 4 * (self.subject.spec.values + self.subject.classes)
-            given = min(WAYPOINTS, NOISE_BYTES // (row * max(1, self.plan.samples))) if follows else 0
+            given = min(WAYPOINTS, NOISE_BYTES // (row * max(1, self.plan.samples))) if self.labels_beside else 0
         moved = not settings.only_labels and settings.way != "generative"
         return min(given, settings.steps - 1) if moved and self.samples else 0
 
@@ -168,9 +177,9 @@ class Prepared:
         """Their sets, shared by the rounds as the bank's are."""
         given, settings = self.config.training.noise_samples, self.config.synthesis
         if given is None:
-            follows = settings.bank is None and self.plan.rounds > 1 and settings.gradients != "estimated"
             room = NOISE_BYTES // (4 * (self.subject.spec.values + self.subject.classes))
-            given = min(NOISE_FOR_EACH * self.plan.samples, room) if follows and self.blueprints else 0
+            follows = self.labels_beside and settings.gradients != "estimated"
+            given = min(NOISE_FOR_EACH * self.plan.samples, room) if follows else 0
         return replace(self.plan, sets=-(-given // self.plan.set_size), spread=False)
 
     @property
@@ -321,9 +330,14 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
         rounds=settings.rounds or 1,
     )
-    if settings.rounds is None and student and settings.way == "cake" and Ranks.current().world == 1:
+    if student and _chooses_rounds(settings):
         plan = plan.in_rounds(DEFAULT_ROUNDS)
     return replace(plan, spread=settings.time_budget is not None)
+
+
+def _chooses_rounds(settings: SynthesisConfig) -> bool:
+    """Whether the number of rounds is left to `cake` and may be more than one, if there are sets enough."""
+    return settings.rounds is None and settings.way == "cake" and Ranks.current().world == 1
 
 
 def _check_rounds(plan: SetPlan, *, student: bool) -> None:

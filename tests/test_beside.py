@@ -51,28 +51,41 @@ def with_synthesis(config: Config, **changes: object) -> Config:
 def test_rounds_label_seven_starting_points_beside_each_sample(config: Config, tmp_path: Path) -> None:
     prepared = prepare(config, student=True)
     assert (prepared.noise_samples, prepared.waypoints) == (7 * 180, 3), "of four steps"
-    assert (prepared.learned_rows, prepared.epochs) == (11 * 180, 5), "about as many rows as sixty times the bank"
+    assert (prepared.learned_rows, prepared.epochs) == (11 * 180, 22), "about as many rows as 240 times the bank"
     run = run_of(config, tmp_path / "run")
     assert run.record["training_passes"] == {"forward": 7 * 180, "backward": 0}
     assert [entry.get("learned") for entry in run.record["rounds"]] == [4 * 57 + 420, 2 * (4 * 57 + 420), None]
     plan = run.record["plan"]
-    assert (plan["noise_samples"], plan["waypoints"], plan["epochs"]) == (7 * 180, 3, 5)
+    assert (plan["noise_samples"], plan["waypoints"], plan["epochs"]) == (7 * 180, 3, 22)
     assert not (run.path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "training_changes", "expected"),
     [
-        ({"rounds": 1}, {}, (0, 0, 60)),
-        ({"rounds": 1}, {"waypoints": 2}, (0, 2, 20)),
-        ({"gradients": "estimated"}, {}, (0, 3, 15)),
-        ({}, {"noise_samples": 0}, (0, 3, 15)),
-        ({}, {"noise_samples": 31}, (60, 3, 14)),
-        ({}, {"noise_samples": 0, "waypoints": 0}, (0, 0, 60)),
-        ({"steps": 20}, {}, (7 * 180, 7, 4)),
+        ({"rounds": 1}, {}, (0, 0, 240)),
+        ({"rounds": None}, {}, (7 * 180, 3, 22)),
+        ({"rounds": None, "method": "naive"}, {}, (0, 0, 240)),
+        ({"rounds": 1}, {"waypoints": 2}, (0, 2, 80)),
+        ({"gradients": "estimated"}, {}, (0, 3, 60)),
+        ({}, {"noise_samples": 0}, (0, 3, 60)),
+        ({}, {"noise_samples": 31}, (60, 3, 55)),
+        ({}, {"noise_samples": 0, "waypoints": 0}, (0, 0, 240)),
+        ({"steps": 20}, {}, (7 * 180, 7, 16)),
         ({}, {"epochs": 9}, (7 * 180, 3, 9)),
     ],
-    ids=["one round", "waypoints of one", "estimated gradients", "none", "a number", "neither", "steps", "epochs"],
+    ids=[
+        "one round",
+        "too few for rounds",
+        "another method",
+        "waypoints of one",
+        "estimated gradients",
+        "none",
+        "a number",
+        "neither",
+        "steps",
+        "epochs",
+    ],
 )
 def test_how_much_is_learned_beside_and_how_often(
     config: Config, changes: dict[str, object], training_changes: dict[str, object], expected: tuple[int, int, int]
@@ -163,6 +176,8 @@ def test_thirty_passes_over_a_bank_by_default_and_more_over_a_small_one() -> Non
     assert settings.epochs_over(20_000, 20_000) == settings.epochs_over(80_000, 80_000) == 30
     assert settings.epochs_over(20_000, 160_000) == 4
     assert settings.epochs_over(5_000, 40_000) == 8, "a quarter of the samples, half of the steps"
+    assert settings.epochs_over(1_000, 15_000) == 9, "a twentieth of the samples"
+    assert settings.epochs_over(300, 4_500) == settings.epochs_over(30, 450) == 16, "a 64th of the samples or fewer"
     assert settings.epochs_over(20_000, 20_000_000) == 1, "one at least"
     assert settings.epochs_over(0, 500) == 30, "real data alone"
     assert TrainingConfig(epochs=7).epochs_over(100, 800) == 7

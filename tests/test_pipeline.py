@@ -111,7 +111,7 @@ def test_a_stop_in_any_stage_loses_nothing(config: Config, tmp_path: Path, monke
 def test_the_floor_is_as_large_as_the_bank_that_the_time_allowed(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hurried = replace(config, synthesis=replace(config.synthesis, time_budget="1h"))
+    hurried = replace(config, synthesis=replace(config.synthesis, time_budget="1h", rounds=1))
     monkeypatch.setattr("cake_cli.synthesis.course.LOOK_SECONDS", 0.0)
     monkeypatch.setattr(Course, "is_over_time", property(lambda course: course._mine > 60))
     run = distilled(hurried, tmp_path / "run")

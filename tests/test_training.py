@@ -28,7 +28,10 @@ from tests.test_planning import small
 
 @pytest.fixture
 def config(mlp_file: Path) -> Config:
-    return replace(small(mlp_file), evaluation=EvaluationConfig(report=False))
+    """One bank, in one go: nothing is learned beside it."""
+    config = small(mlp_file)
+    one_go = replace(config.synthesis, rounds=1)
+    return replace(config, synthesis=one_go, evaluation=EvaluationConfig(report=False))
 
 
 @pytest.fixture

@@ -142,7 +142,9 @@ def test_a_dry_run_writes_nothing(cake: Cake, mlp_file: Path, tmp_path: Path):
     before = snapshot(tmp_path)
     outcome = cake("distill", mlp_file, *TINY, "--dry-run")
     assert (outcome.code, outcome.out) == (0, "")
-    assert "60 samples x 2 steps (cake), 2 epochs" in outcome.err
+    beside = "420 starting points labelled beside, 1 point on the way of each, "
+    assert f"60 samples x 2 steps (cake), {beside}2 epochs" in outcome.err
+    assert beside not in cake("distill", mlp_file, *TINY, "--rounds", "1", "--dry-run").err
     assert snapshot(tmp_path) == before
     assert not Path("runs").exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TRAINING, record, snapshot, weights
+from tests.cli.conftest import TINY, TRAINING, record, snapshot, weights
 from tests.conftest import Outcome
 
 Cake = Callable[..., Outcome]
@@ -25,9 +25,10 @@ def test_the_teachers_file_is_not_needed(cake: Cake, mlp_file: Path, bank: Path)
     assert "synthesis" not in found["seconds"]
 
 
-def test_it_is_the_student_of_distill(cake: Cake, bank: Path, distilled: Path):
+def test_it_is_the_student_of_distill_in_one_go(cake: Cake, mlp_file: Path, bank: Path):
+    assert cake("distill", mlp_file, *TINY, "--rounds", "1", "-o", "distilled").code == 0
     assert cake("train", bank, *STUDENT, "-o", "trained").code == 0
-    assert weights(Path("trained")) == weights(distilled)
+    assert weights(Path("trained")) == weights(Path("distilled"))
 
 
 def test_a_run_stands_for_its_bank(cake: Cake, distilled: Path):

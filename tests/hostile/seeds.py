@@ -165,7 +165,7 @@ def made_by_cake(folder: Path) -> None:
     from cake_cli.cli.app import run
 
     teacher = str(folder / "teacher.onnx")
-    tiny = [*TINY_BANK, *TINY_TRAINING, "--student", "mlp:8", "-q", "--progress", "none"]
+    tiny = [*TINY_BANK, *TINY_TRAINING, "--rounds", "1", "--student", "mlp:8", "-q", "--progress", "none"]
     data = ["--data", str(folder / "heldout.npz")]
     _require(run(["distill", teacher, *tiny, *data, "-o", str(folder / "run")]))
     _require(run(["synthesize", teacher, *TINY_BANK, "-q", "--progress", "none", "-o", str(folder / "bank")]))
