@@ -344,7 +344,7 @@ def _tell(bank: SampleBank, turn: Turn | None, planned: int, stage: Stage, repor
     stage.conclude(f"{health.samples:,} samples   {health.describe(aimed=_aims(bank))}{cut}")
     reporter.note(f"   {health.describe_labels()}")
     reporter.note(f"   by class: {health.describe_classes(bank.class_names)}")
-    if (doubt := health.doubt()) is not None:
+    if (doubt := health.doubt(aimed=_aims(bank))) is not None:
         reporter.warn(doubt)
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # who reads a manifest needs no tensors, and torch takes seco
 
 COLLAPSED = 0.1
 """Balance of the class histogram below which samples count as degenerate."""
+NARROW, UNDECIDED = 0.25, 0.99
+"""Balance below which labels alone teach little, and entropy of the soft labels, as a share of its greatest, above
+which they teach nothing: the teacher is asked where it has not learned to tell, most likely in another scale."""
 MANY_DEAD = 0.2
 """Share of dead samples that makes them the likely cause of a collapse."""
 MOST_LISTED = 20
@@ -143,8 +146,18 @@ class Health:
         parts += [] if self.variety is None else [f"variety {self.variety:.2f}"]
         return "   ".join(parts)
 
-    def doubt(self) -> str | None:
-        """What to say of samples that are hardly worth a student's time, though they cover the classes."""
+    def doubt(self, *, aimed: bool) -> str | None:
+        """What to say of samples that are hardly worth a student's time; `aimed` if there were targets.
+
+        Where there were, samples of one class are refused (`require_spread`), and only the boundary is undecided.
+        """
+        share, classes = max(self.histogram) / self.samples, len(self.histogram)
+        fix = "check --input-range, --mean and --std; `cake inspect` says what the teacher responds to"
+        if not aimed and self.balance < NARROW:
+            return f"the teacher puts {share:.0%} of them in one of its {classes} classes, so they teach little: {fix}"
+        if not aimed and self.entropy > UNDECIDED * math.log(classes):
+            sure = f"confidence {self.confidence:.2f}"
+            return f"the teacher is undecided about them ({sure}), so they teach little: {fix}"
         if self.variety is None or self.variety >= ALIKE:
             return None
         return (

@@ -55,6 +55,15 @@ def test_pure_querying_goes_the_whole_way(cake: Cake, own_folder: Path, served: 
     assert 0 <= json.loads(compared.out)["agreement"] <= 1
 
 
+def test_labels_that_teach_little_are_warned_of(cake: Cake, own_folder: Path) -> None:
+    """Of a forest whose features lie around 50, while the range that a file does not say is assumed."""
+    outcome = cake("distill", trees(own_folder, around=50.0), *TINY, "-o", "run")
+    assert outcome.code == 0
+    said = "the teacher puts 100% of them in one of its 3 classes, so they teach little: check --input-range, --mean"
+    assert said in " ".join(outcome.err.split())
+    assert any(said in warning for warning in record(Path("run"))["warnings"])
+
+
 def heldout(folder: Path, image: bool) -> Path:
     if image:
         return save_heldout(folder / "heldout.npz")

@@ -31,7 +31,7 @@ def classifier(scale: float, spec: InputSpec) -> Classifier:
     return Classifier(Scaled(scale, spec.values), spec, 4, "net", "0" * 64)
 
 
-@pytest.mark.parametrize(("shape", "fix"), [((3, 8, 8), "--input-range 0,255"), ((6,), "--mean and --std")])
+@pytest.mark.parametrize(("shape", "fix"), [((3, 8, 8), "--input-range 0,255"), ((6,), "--input-range LOW,HIGH")])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
 def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], fix: str, scale: float) -> None:
     spec = InputSpec(shape)

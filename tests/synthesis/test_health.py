@@ -103,10 +103,18 @@ def test_variety_is_the_share_of_the_variance_within_classes() -> None:
 
 def test_classes_of_one_picture_each_are_warned_of() -> None:
     alike, varied = replace(health((50, 50)), variety=0.05), replace(health((50, 50)), variety=0.4)
-    assert "nearly alike (variety 5.0%)" in str(alike.doubt())
-    assert (varied.doubt(), health((50, 50)).doubt()) == (None, None)
+    assert "nearly alike (variety 5.0%)" in str(alike.doubt(aimed=True))
+    assert (varied.doubt(aimed=True), health((50, 50)).doubt(aimed=True)) == (None, None)
     assert varied.describe_labels().endswith("variety 0.40")
     assert Health.combine([alike, varied]).variety == pytest.approx(0.225)
+
+
+def test_labels_that_teach_little_are_doubted_where_nothing_was_aimed_at() -> None:
+    narrow, even = health((97, 3, 0)), replace(health((40, 30, 30)), entropy=1.0)
+    assert "puts 97% of them in one of its 3 classes" in str(narrow.doubt(aimed=False))
+    undecided = replace(even, entropy=1.095, confidence=0.35)
+    assert "undecided about them (confidence 0.35)" in str(undecided.doubt(aimed=False))
+    assert (even.doubt(aimed=False), narrow.doubt(aimed=True), undecided.doubt(aimed=True)) == (None, None, None)
 
 
 def test_classes_are_listed_while_they_fit() -> None:

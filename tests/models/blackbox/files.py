@@ -55,13 +55,17 @@ def trees(
     labels: tuple[int, ...] = (0, 1, 2),
     post_transform: str = "NONE",
     name: str = "trees.onnx",
+    around: float = 0.0,
 ) -> Path:
-    """x (N, 4) to a label (N,) and probabilities (N, 3): the mean of stumps, as scikit-learn's forests are exported."""
+    """x (N, 4) to a label (N,) and probabilities (N, 3): the mean of stumps, as scikit-learn's forests are exported.
+
+    They split at values around `around`.
+    """
     rng = np.random.default_rng(0)
     columns: dict[str, list] = {key: [] for key in ("id", "tree", "feature", "value", "mode", "true", "false")}
     leaves: dict[str, list] = {key: [] for key in ("tree", "node", "class", "weight")}
     for tree in range(trees):
-        feature, threshold = int(rng.integers(4)), float(rng.normal())
+        feature, threshold = int(rng.integers(4)), around + float(rng.normal())
         for number, mode in enumerate(["BRANCH_LEQ", "LEAF", "LEAF"]):
             row = (number, tree, feature, threshold if not number else 0.0, mode, 1 if not number else 0, 0)
             row = (*row[:6], 2 if not number else 0)
