@@ -46,6 +46,7 @@ _FORM = {
     "teacher?": (None, _NAMED),
     "student?": (None, _NAMED),
     "students?": {str: str},
+    "plan?": {"noise_samples?": int, "waypoints?": int},
     "exports?": [{"format": str, "file?": str, "largest_difference": float}],
     "evaluation": (None, {"accuracy": {str: (None, float)}, "agreement": (None, float)}),
 }

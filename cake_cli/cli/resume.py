@@ -53,6 +53,7 @@ def resume(
         if not holds_only(path, "config.toml"):
             raise DataError(f"{path} is neither a run nor a bank of cake's own", "cake distill --config FILE")
         is_run = True  # killed before it said so
+    settings = _as_planned(settings, path) if is_run else settings
     with Ranks.current().joined(settings.hardware.device) as ranks:
         if is_run:
             with held(path) if ranks.is_first else nullcontext():
@@ -60,6 +61,17 @@ def resume(
         else:
             prepared, _ = plan(console, settings, path, student=False, ranks=ranks)
             make_bank(console, prepared, path, ranks)
+
+
+def _as_planned(settings: Config, path: Path) -> Config:
+    """The settings of a run with what is learned beside its samples as it was planned, by however many processes."""
+    from cake_cli.runs import RunDirectory
+
+    planned = RunDirectory.open(path).record.get("plan", {}) if (path / "run.json").is_file() else {}
+    noise, ways = settings.training.noise_samples, settings.training.waypoints
+    noise = planned.get("noise_samples") if noise is None else noise
+    ways = planned.get("waypoints") if ways is None else ways
+    return replace(settings, training=replace(settings.training, noise_samples=noise, waypoints=ways))
 
 
 def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks) -> None:

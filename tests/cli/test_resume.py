@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cake_cli import pipeline
+from cake_cli import pipeline, training
 from cake_cli.locks import held
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import write_fault
@@ -282,3 +282,16 @@ def test_what_is_neither_run_nor_bank(cake: Cake, name: str):
     assert outcome.code == 4
     assert "neither a run nor a bank" in outcome.err
     assert not Path("nowhere").exists()
+
+
+def test_what_is_learned_beside_is_as_the_run_was_planned(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """By several processes, say, which keep no waypoints: one that goes on with it must not look for them."""
+    with monkeypatch.context() as patch:
+        patch.setattr("cake_cli.planning._chooses_rounds", lambda settings: False)
+        assert cake("distill", mlp_file, *TINY, "-o", "whole").code == 0
+        patch.setattr(training, "save_student", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cake("distill", mlp_file, *TINY, "-o", "stopped").code == 130
+    outcome = cake("resume", "stopped")
+    assert outcome.code == 0, outcome.err
+    assert record(Path("stopped"))["training_passes"]["forward"] == 0
+    assert weights(Path("stopped")) == weights(Path("whole"))
