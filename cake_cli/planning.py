@@ -150,10 +150,11 @@ class Prepared:
     def labels_beside(self) -> bool:
         """Whether the student learns starting points and waypoints beside the samples unless their number is given.
 
-        It does where the samples are made in rounds, and where only their small number keeps `cake` from rounds.
+        It does where the samples are made in rounds, and where only their small number or torchrun keeps `cake` from
+        rounds.
         """
         settings = self.config.synthesis
-        in_rounds = self.plan.rounds > 1 or _chooses_rounds(settings)
+        in_rounds = self.plan.rounds > 1 or (settings.rounds is None and settings.way == "cake")
         return settings.bank is None and bool(self.blueprints) and in_rounds
 
     @property
@@ -237,8 +238,6 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if bank is None and (config.synthesis.rounds or 1) > 1:
         _check_rounds(plan, student=student)
     _check_replay(config.training.replay, plan)
-    if config.training.waypoints and Ranks.current().world > 1:
-        raise UsageError("waypoints are kept by one process", "the same command without torchrun, or waypoints=0")
     if plan.sets and bank is None and teacher is not None:
         require_gradient(config.synthesis, teacher)
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
@@ -330,14 +329,9 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
         rounds=settings.rounds or 1,
     )
-    if student and _chooses_rounds(settings):
+    if settings.rounds is None and student and settings.way == "cake" and Ranks.current().world == 1:
         plan = plan.in_rounds(DEFAULT_ROUNDS)
     return replace(plan, spread=settings.time_budget is not None)
-
-
-def _chooses_rounds(settings: SynthesisConfig) -> bool:
-    """Whether the number of rounds is left to `cake` and may be more than one, if there are sets enough."""
-    return settings.rounds is None and settings.way == "cake" and Ranks.current().world == 1
 
 
 def _check_rounds(plan: SetPlan, *, student: bool) -> None:

@@ -285,8 +285,8 @@ def _make_waves(
             require_spread(health, planned=planned)  # of what this rank knows; the first looks at all in the end
 
     def store(wave: Wave, rows: int) -> None:
-        if run is not None and wave.waypoints is not None:  # before the shard: what the bank names has them
-            shelf = waypoint_shelf(run.checkpoints, bank.plan.wave_of(wave.sets.start))
+        if wave.waypoints is not None:  # before the shard: what the bank names has them
+            shelf = waypoint_shelf(bank.path.parent / "checkpoints", bank.plan.wave_of(wave.sets.start))
             shelf.fill([Part(*wave.waypoints)])
         shard = bank.add(wave, rows_per_pass=rows, spent=course.spent, disagreement=weight)
         if _aims(bank):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesis.sets import SetPlan
+
+SHELVES = 16
+"""Folders that labelled starting points are kept in, at most: each is filled by one rank, and not again when it is."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,8 @@ def starts_of_round(
     """
     if not prepared.noise_samples or prepared.teacher is None:
         return []
-    shelf = Shelf(_shared(prepared, run, bank) / "beside" / str(number))
-    if ranks.is_first:
-        plan, seed = prepared.noise_plan, prepared.config.seed + 1
-        _fill_with_noise(prepared, prepared.teacher, shelf, reporter, plan, number, seed=seed)
-    ranks.barrier()
-    return shelf.parts()
+    path, seed = _shared(prepared, run, bank) / "beside" / str(number), prepared.config.seed + 1
+    return _labelled_starts(prepared, prepared.teacher, path, reporter, prepared.noise_plan, number, ranks, seed=seed)
 
 
 def _waypoints(prepared: Prepared, run: RunDirectory, bank: SampleBank) -> list[Part]:
@@ -192,14 +192,11 @@ def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
     """
     if prepared.teacher is None:
         return
-    shelf = Shelf(run.checkpoints / "noise")
+    path, seed = run.checkpoints / "noise", prepared.config.seed
+    plan = replace(prepared.plan, sets=prepared.floor_samples // prepared.plan.set_size, rounds=1)
+    parts = _labelled_starts(prepared, prepared.teacher, path, reporter, plan, 1, ranks, seed=seed)
     if ranks.is_first:
-        sets = prepared.floor_samples // prepared.plan.set_size
-        plan = replace(prepared.plan, sets=sets, rounds=1)
-        passes = _fill_with_noise(prepared, prepared.teacher, shelf, reporter, plan, 1, seed=prepared.config.seed)
-        run.update(baseline_passes=asdict(passes))
-    ranks.barrier()
-    parts = shelf.parts()
+        run.update(baseline_passes=asdict(Passes(forward=plan.samples)))
     noise = Pool(tuple(parts), torch.arange(sum(len(part.inputs) for part in parts)))
     student = _fit(prepared, run, Lesson(noise), Stretch("baseline"), reporter, ranks)
     if ranks.is_first:
@@ -225,28 +222,36 @@ def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: 
     return others
 
 
-def _fill_with_noise(
+def _labelled_starts(
     prepared: Prepared,
     teacher: Classifier,
-    shelf: Shelf,
+    path: Path,
     reporter: Reporter,
     plan: SetPlan,
     number: int,
+    ranks: Ranks,
     *,
     seed: int,
-) -> Passes:
-    """The starting points of a plan's round, labelled by the teacher and not moved.
+) -> list[Part]:
+    """The starting points of a plan's round, labelled by the teacher and not moved; each rank labels a share of them.
 
     As many as a student learns from are the floor that every method must beat: what its steps add is what it is worth.
     """
     engine = baseline_engine(prepared.config.synthesis, teacher, plan, seed=seed, hardware=prepared.hardware)
-    count = len(plan.rounds_of_sets[number - 1]) * plan.set_size
-    if not shelf.is_whole:
+    waves = [sets for sets in plan.waves if plan.round_of(sets.start) == number]
+    each = max(1, math.ceil(len(waves) / SHELVES))  # of whatever number of ranks, so that any number goes on
+    shelves = [(Shelf(path / str(first)), waves[first : first + each]) for first in range(0, len(waves), each)]
+    missing = [(shelf, own) for shelf, own in shelves[ranks.rank :: ranks.world] if not shelf.is_whole]
+    if missing:
+        count = sum(len(sets) for _, own in missing for sets in own) * plan.set_size
         with reporter.stage("noise", count, "samples") as stage:
-            waves = (engine.wave(sets, stage).samples for sets in plan.waves if plan.round_of(sets.start) == number)
-            shelf.fill(Part(samples.inputs, samples.logits) for samples in waves)
-            stage.conclude(f"{count:,} starting points labelled by the teacher")
-    return Passes(forward=count)
+            for shelf, own in missing:
+                made = (engine.wave(sets, stage).samples for sets in own)
+                shelf.fill(Part(samples.inputs, samples.logits) for samples in made)
+            of = "" if ranks.is_alone else f", its part of {len(plan.rounds_of_sets[number - 1]) * plan.set_size:,}"
+            stage.conclude(f"{count:,} starting points labelled by the teacher{of}")
+    ranks.barrier()
+    return [part for shelf, _ in shelves for part in shelf.parts()]
 
 
 def _fit(

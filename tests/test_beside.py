@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 
 from cake_cli import pipeline, training
 from cake_cli.config import Config, EvaluationConfig, TrainingConfig
-from cake_cli.errors import DataError, UsageError
+from cake_cli.distillation.pool import Part
+from cake_cli.errors import DataError
 from cake_cli.estimating import estimate
 from cake_cli.events import SILENT, SilentReporter, Stage
 from cake_cli.planning import NOISE_FOR_EACH, prepare
@@ -147,17 +149,18 @@ def test_several_students_learn_the_same_noise_labelled_once(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled: list[str] = []
-    fill = training._fill_with_noise
+    fill = training.Shelf.fill
 
-    def told(prepared: object, teacher: object, shelf: training.Shelf, *given: object, **named: object) -> object:
-        if not shelf.is_whole:
-            filled.append("/".join(shelf.path.parts[-3:]))
-        return fill(prepared, teacher, shelf, *given, **named)  # type: ignore[arg-type]
+    def told(shelf: training.Shelf, samples: Iterable[Part]) -> None:
+        if "beside" in shelf.path.parts:
+            filled.append(str(shelf.path.relative_to(tmp_path)))
+        fill(shelf, samples)
 
-    monkeypatch.setattr(training, "_fill_with_noise", told)
+    monkeypatch.setattr(training.Shelf, "fill", told)
     two = replace(config, student=replace(config.student, others=("mlp:8",)))
     run = run_of(two, tmp_path / "two")
-    assert filled == [f"checkpoints/beside/{number}" for number in (1, 2, 3)]
+    assert len(set(filled)) == len(filled)
+    assert {str(Path(path).parent) for path in filled} == {f"two/checkpoints/beside/{number}" for number in (1, 2, 3)}
     for own in run.students().values():
         assert own.record["training_passes"]["forward"] == 7 * 180
         assert own.config().training.noise_samples == 7 * 180, "so that it can be gone on with alone"
@@ -280,11 +283,3 @@ def test_a_bank_that_was_made_elsewhere_has_no_waypoints(config: Config, tmp_pat
     with pytest.raises(DataError, match="waypoints are kept while samples are made") as caught:
         run_of(again, tmp_path / "again")
     assert "without waypoints" in caught.value.fix
-
-
-def test_they_are_for_one_process(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_PORT", "1")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
-    with pytest.raises(UsageError, match="kept by one process"):
-        prepare(with_training(with_synthesis(config, rounds=1), waypoints=2), student=True)

@@ -13,6 +13,7 @@ import pytest
 
 from cake_cli import pipeline, training
 from cake_cli.locks import held
+from cake_cli.planning import Prepared
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import write_fault
 from cake_cli.synthesis.bank import SampleBank
@@ -287,7 +288,7 @@ def test_what_is_neither_run_nor_bank(cake: Cake, name: str):
 def test_what_is_learned_beside_is_as_the_run_was_planned(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
     """By several processes, say, which keep no waypoints: one that goes on with it must not look for them."""
     with monkeypatch.context() as patch:
-        patch.setattr("cake_cli.planning._chooses_rounds", lambda settings: False)
+        patch.setattr(Prepared, "labels_beside", False)
         assert cake("distill", mlp_file, *TINY, "-o", "whole").code == 0
         patch.setattr(training, "save_student", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert cake("distill", mlp_file, *TINY, "-o", "stopped").code == 130

@@ -14,7 +14,7 @@ from cake_cli import training
 from cake_cli.errors import RunError
 from cake_cli.ranks import Ranks
 from cake_cli.runs import OtherRanksRun
-from tests.cli.conftest import TRAINING, record, weights
+from tests.cli.conftest import TINY, TRAINING, record, weights
 from tests.cli.killing import killed, on_ranks
 from tests.conftest import Outcome
 
@@ -44,6 +44,18 @@ def test_two_processes_train_what_one_does(cake: Cake, bank: Path, mlp_file: Pat
         expected = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
         assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], abs=1e-4)
         assert record(shared)["evaluation"] is not None
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_beside_their_samples(cake: Cake, mlp_file: Path, tmp_path: Path):
+    assert on_ranks(2, tmp_path, ["distill", mlp_file, *TINY, "-o", "shared"]) == [0, 0], Path("said-0").read_text()
+    beside = ["--rounds", "1", "--set", "training.noise_samples=420", "--set", "training.waypoints=1"]
+    assert cake("distill", mlp_file, *TINY, *beside, "-o", "alone").code == 0
+    shared, alone = record(Path("shared")), record(Path("alone"))
+    assert shared["training_passes"] == alone["training_passes"] == {"forward": 420, "backward": 0}
+    assert (shared["plan"]["noise_samples"], shared["plan"]["waypoints"]) == (420, 1)
+    assert nearly(Path("shared"), Path("alone"))
+    assert "its part of 420" in Path("said-0").read_text()
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def test_a_checkpoint_of_a_run_is_data(refused: Meet, tmp_path: Path, seeds: Pat
 
 def test_a_shelf_of_a_run_lies_in_it(refused: Meet, tmp_path: Path, seeds: Path, secret: Path):
     run = shutil.copytree(seeds / "stopped", tmp_path / "run")
-    shelf = run / "checkpoints" / "noise"
+    shelf = run / "checkpoints" / "noise" / "0"
     shelf.mkdir(parents=True)
     (run / "noise_baseline.safetensors").unlink()
     save_file(load_file(run / "bank" / "shard-00000.safetensors"), secret)
