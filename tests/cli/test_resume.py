@@ -286,7 +286,7 @@ def test_what_is_neither_run_nor_bank(cake: Cake, name: str):
 
 
 def test_what_is_learned_beside_is_as_the_run_was_planned(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
-    """By several processes, say, which keep no waypoints: one that goes on with it must not look for them."""
+    """By an older cake, say, which kept nothing beside: who goes on with it must not look for that."""
     with monkeypatch.context() as patch:
         patch.setattr(Prepared, "labels_beside", False)
         assert cake("distill", mlp_file, *TINY, "-o", "whole").code == 0
