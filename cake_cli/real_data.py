@@ -83,7 +83,7 @@ def label(
     for note in data.notes:
         if note not in told:
             reporter.warn(note)
-    if sum(len(part.inputs) for part in shelf.parts()) < 2:
+    if sum(len(part.inputs) for part in shelf.parts(teacher.spec.shape, teacher.classes)) < 2:
         raise DataError(f"{data.name} has fewer than two samples to learn from", "--real-data with more")
 
 

@@ -115,7 +115,7 @@ def lesson_of(
         if ranks.is_first:
             label(prepared.real, prepared.teacher, prepared.hardware, shelf, reporter, at_once=at_once)
         ranks.barrier()
-        beside += shelf.parts()
+        beside += shelf.parts(prepared.subject.spec.shape, prepared.subject.classes)
     ways = _waypoints(prepared, run, bank) if bank is not None and prepared.waypoints else []
     return compose(bank, beside, prepared.config.training, ways)
 
@@ -145,14 +145,16 @@ def _waypoints(prepared: Prepared, run: RunDirectory, bank: SampleBank) -> list[
         DataError: if they were not kept, or are lost.
     """
     parts: list[Part] = []
+    without = f"{shlex.join(['cake', 'train', str(bank.path), '--student', *prepared.students])}, without waypoints"
     for shard in bank.manifest["shards"]:
         shelf = waypoint_shelf(_shared(prepared, run, bank), bank.plan.wave_of(shard["sets"][0]))
         if not shelf.is_whole:
-            raise DataError(
-                f"{shelf.path} is not there: waypoints are kept while samples are made, until the run ends",
-                f"{shlex.join(['cake', 'train', str(bank.path), '--student', *prepared.students])}, without waypoints",
-            )
-        parts += shelf.parts()
+            told = f"{shelf.path} is not there: waypoints are kept while samples are made, until the run ends"
+            raise DataError(told, without)
+        try:
+            parts += shelf.parts(bank.spec.shape, bank.classes, prepared.waypoints * shard["samples"])
+        except DataError as fault:
+            raise DataError(fault.what, without) from fault
     return parts
 
 
@@ -251,7 +253,9 @@ def _labelled_starts(
             of = "" if ranks.is_alone else f", its part of {len(plan.rounds_of_sets[number - 1]) * plan.set_size:,}"
             stage.conclude(f"{count:,} starting points labelled by the teacher{of}")
     ranks.barrier()
-    return [part for shelf, _ in shelves for part in shelf.parts()]
+    sizes = (sum(map(len, own)) * plan.set_size for _, own in shelves)
+    shape, classes = prepared.subject.spec.shape, prepared.subject.classes
+    return [part for (shelf, _), size in zip(shelves, sizes, strict=True) for part in shelf.parts(shape, classes, size)]
 
 
 def _fit(

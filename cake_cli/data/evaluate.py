@@ -125,10 +125,11 @@ class _Runner:
                 "compare models of the same classes",
             )
         if not logits.isfinite().all():
-            bad = int((~logits.isfinite()).any(dim=1).sum())
+            bad = (~logits.isfinite()).any(dim=1)
             raise RunError(
-                f"{self.name} gives outputs that are not finite, for {bad} of {len(rows)} held-out rows",
-                "check --mean, --std and --input-range; try --precision fp32",
+                f"{self.name} gives outputs that are not finite, for {int(bad.sum())} of {len(rows)} held-out rows, "
+                f"whose normalised values reach {float(rows[bad.to(rows.device)].abs().max()):.3g}",
+                "check those rows, --mean, --std and --input-range; try --precision fp32",
             )
         return logits
 

@@ -67,8 +67,13 @@ class Shelf:
             write()
         write_json(self.path / "shelf.json", {"shards": shards})
 
-    def parts(self) -> list[Part]:
+    def parts(self, shape: tuple[int, ...], classes: int, count: int | None = None) -> list[Part]:
         """The samples of each shard, memory-mapped.
+
+        Args:
+            shape: of one input.
+            classes: K.
+            count: how many samples there must be in all, where that is known.
 
         Raises:
             DataError: if they were damaged since they were written.
@@ -80,13 +85,30 @@ class Shelf:
             for shard in told["shards"]:
                 if not _SHARD_NAME.fullmatch(shard["file"]):
                     raise ValueError(f"shard name {shard['file']!r}")
-                tensors = load_file(self.path / shard["file"])
-                if len(tensors["inputs"]) != shard["samples"]:
-                    raise ValueError(f"{shard['file']} has {len(tensors['inputs'])} samples")
-                parts.append(Part(tensors["inputs"], tensors["logits"], tensors.get("labels")))
+                part = _as_part(load_file(self.path / shard["file"]), shard["samples"], shape, classes)
+                if part is None:
+                    raise ValueError(f"{shard['file']} holds other samples than were written")
+                parts.append(part)
+            found = sum(len(part.inputs) for part in parts)
+            if found != (found if count is None else count):
+                raise ValueError(f"it has {found:,} samples of {count:,}")
             return parts
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
             raise DataError(f"{self.path} is damaged: {fault}", f"remove {self.path}; it is made again") from fault
+
+
+def _as_part(tensors: dict[str, torch.Tensor], count: int, shape: tuple[int, ...], classes: int) -> Part | None:
+    """A shard's samples; None if they are not so many, of such inputs and classes."""
+    inputs, logits, labels = tensors["inputs"], tensors["logits"], tensors.get("labels")
+    whole = inputs.shape == (count, *shape) and logits.shape == (count, classes)
+    if not whole or {inputs.dtype, logits.dtype} != {torch.float32}:
+        return None
+    if labels is None:
+        return Part(inputs, logits)
+    known = (
+        labels.dtype == torch.int64 and labels.shape == (count,) and bool(((labels >= 0) & (labels < classes)).all())
+    )
+    return Part(inputs, logits, labels) if known else None
 
 
 def waypoint_shelf(folder: Path, wave: int) -> Shelf:

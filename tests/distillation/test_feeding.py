@@ -34,7 +34,7 @@ def pool_of(folder: Path, shape: tuple[int, ...], *, labels: bool = False) -> Po
         true = torch.arange(40) % 3 if labels and number == 5 else None
         shelf = Shelf(folder / str(number))
         shelf.fill([Part(inputs, torch.randn(40, 3, generator=generator), true)])
-        parts += shelf.parts()
+        parts += shelf.parts(shape, 3)
     rows = torch.cat([torch.arange(0, 100), torch.arange(110, 240)])
     return Pool(tuple(parts), rows, group=5, paired=190)
 
@@ -151,7 +151,7 @@ ordering.WINDOW_BYTES, ordering.BLOCK_BYTES, pooling.READ_BYTES = 6 * 2**20, 2**
 rows = 8000
 shelf = Shelf(Path(sys.argv[1]))
 shelf.fill(Part(torch.randn(1000, 3, 32, 32), torch.randn(1000, 10)) for _ in range(rows // 1000))
-pool = Pool(tuple(shelf.parts()), torch.arange(rows))
+pool = Pool(tuple(shelf.parts((3, 32, 32), 10)), torch.arange(rows))
 for place in ("disk", "device"):
     before = most = held()
     feed = feed_from(pool, place, Hardware(torch.device("cpu"), "fp32"))

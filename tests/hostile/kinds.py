@@ -55,6 +55,14 @@ _RUN = (
     ("bank/shard-*.safetensors", f.as_safetensors),
 )
 
+_STOPPED = (
+    *_RUN,
+    ("checkpoints/beside/*/*/shelf.json", m.as_json),
+    ("checkpoints/beside/*/*/shard-*.safetensors", f.as_safetensors),
+    ("checkpoints/waypoints/*/shelf.json", m.as_json),
+    ("checkpoints/waypoints/*/shard-*.safetensors", f.as_safetensors),
+)
+
 KINDS: dict[str, Kind] = {
     "onnx": _file("teacher.onnx", f.as_onnx, INSPECT, INSPECT, SYNTHESIZE),
     "onnx-graph": _file("convolution.onnx", f.as_onnx, INSPECT, INSPECT, SYNTHESIZE),
@@ -79,7 +87,7 @@ KINDS: dict[str, Kind] = {
     "bank": Kind("bank", _BANK, (INSPECT, TRAIN, TRAIN, ("resume", "{it}")), written=True),
     "partial-bank": Kind("partial", _BANK, (("resume", "{it}"), INSPECT), written=True),
     "run": Kind("run", _RUN, (INSPECT, ("report", "{it}"), ("resume", "{it}"), TRAIN), written=True),
-    "stopped-run": Kind("stopped", _RUN, (("resume", "{it}"), INSPECT), written=True),
+    "stopped-run": Kind("stopped", _STOPPED, (("resume", "{it}"), INSPECT), written=True),
     "npz": _file("heldout.npz", f.as_archive, EVALUATE),
     "npz-packed": _file("packed.npz", f.as_archive, EVALUATE),
     "idx": Kind("idx", (("*images*", m.any_bytes), ("*labels*", m.any_bytes)), (EVALUATE,)),

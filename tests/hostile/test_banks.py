@@ -229,20 +229,83 @@ def test_students_of_a_run_lie_in_it(refused: Meet, tmp_path: Path, seeds: Path,
 
 def test_a_checkpoint_of_a_run_is_data(refused: Meet, tmp_path: Path, seeds: Path):
     run = shutil.copytree(seeds / "stopped", tmp_path / "run")
-    (run / "checkpoints").mkdir()
     torch.save({"network": Planted(tmp_path / "executed"), "epoch": 1}, run / "checkpoints" / "training.pt")
     assert "checkpoint" in refused(4, "resume", run)
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_shelf_of_a_run_lies_in_it(refused: Meet, tmp_path: Path, seeds: Path, secret: Path):
+SHELVES = ("beside/1/0", "waypoints/0", "noise/0")
+
+
+@pytest.mark.parametrize("shelf", SHELVES)
+def test_a_shelf_of_a_run_lies_in_it(refused: Meet, tmp_path: Path, seeds: Path, secret: Path, shelf: str):
     run = shutil.copytree(seeds / "stopped", tmp_path / "run")
-    shelf = run / "checkpoints" / "noise" / "0"
-    shelf.mkdir(parents=True)
-    (run / "noise_baseline.safetensors").unlink()
+    folder = run / "checkpoints" / shelf
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(load_file(run / "bank" / "shard-00000.safetensors"), secret)
-    (shelf / "shelf.json").write_text(json.dumps({"shards": [{"file": "../../../outside/secret.txt", "samples": 30}]}))
+    climbing = "/".join([".."] * (3 + shelf.count("/"))) + "/outside/secret.txt"
+    assert (folder / climbing).resolve() == secret
+    (folder / "shelf.json").write_text(json.dumps({"shards": [{"file": climbing, "samples": 30}]}))
     assert "shard name" in refused(4, "resume", run)
+
+
+def narrow(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["inputs"] = tensors["inputs"][..., :2].contiguous()
+
+
+def of_another_number_of_classes(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["logits"] = torch.zeros(len(tensors["inputs"]), 50)
+
+
+def of_whole_numbers(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["inputs"] = tensors["inputs"].to(torch.int64)
+
+
+def without_inputs(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["inputs"]
+
+
+def with_fewer_labels(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["logits"] = tensors["logits"][:-1].contiguous()
+
+
+def with_odd_classes(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["labels"] = torch.full((len(tensors["inputs"]),), HUGE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [narrow, of_another_number_of_classes, of_whole_numbers, without_inputs, with_fewer_labels,
+     with_odd_classes],
+)  # fmt: skip
+@pytest.mark.parametrize("shelf", SHELVES[:2])
+def test_a_shelf_of_other_rows(
+    refused: Meet, tmp_path: Path, seeds: Path, shelf: str, change: Callable[[dict[str, torch.Tensor]], None]
+):
+    run = shutil.copytree(seeds / "stopped", tmp_path / "run")
+    file = run / "checkpoints" / shelf / "shard-00000.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    assert "is damaged" in refused(4, "resume", run)
+    assert not (run / "student.safetensors").exists()
+
+
+@pytest.mark.parametrize("shelf", SHELVES[:2])
+def test_a_shelf_of_fewer_rows(refused: Meet, tmp_path: Path, seeds: Path, shelf: str):
+    run = shutil.copytree(seeds / "stopped", tmp_path / "run")
+    (run / "checkpoints" / shelf / "shelf.json").write_text(json.dumps({"shards": []}))
+    assert "is damaged" in refused(4, "resume", run)
+
+
+@pytest.mark.parametrize("shelf", SHELVES[:2])
+def test_a_shelf_that_holds_no_numbers(refused: Meet, tmp_path: Path, seeds: Path, shelf: str):
+    run = shutil.copytree(seeds / "stopped", tmp_path / "run")
+    file = run / "checkpoints" / shelf / "shard-00000.safetensors"
+    tensors = load_file(file)
+    tensors["inputs"][0] = float("nan")
+    save_file(tensors, file)
+    assert "not finite" in refused(4, "resume", run)
 
 
 ODD_RECORDS = {

@@ -167,7 +167,11 @@ def test_data_that_are_no_numbers(run: Run, tmp_path: Path, seeds: Path, value: 
     rows[3] = value
     np.savez(tmp_path / "d.npz", x=rows, y=np.arange(12) % 3)
     ended = run("evaluate", seeds / "student.safetensors", "--data", tmp_path / "d.npz")
-    assert ended.code == (0 if np.isfinite(value) else 4)
+    if np.isfinite(value):  # what the student's weights make of it may be too large
+        overflows = b"for 1 of 12 held-out rows, whose normalised values reach 1e+38" in ended.err
+        assert ended.code == 0 or (ended.code == 6 and overflows)
+    else:
+        assert ended.code == 4
 
 
 @pytest.mark.parametrize(
