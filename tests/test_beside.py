@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cake_cli import pipeline, training
-from cake_cli.config import Config, EvaluationConfig, TrainingConfig
+from cake_cli.config import Config, EvaluationConfig, StudentConfig, TrainingConfig
 from cake_cli.distillation.pool import Part
 from cake_cli.errors import DataError
 from cake_cli.estimating import estimate
@@ -37,6 +37,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def run_of(config: Config, path: Path) -> RunDirectory:
+    """A run of these settings, of four epochs unless they say how many."""
+    config = with_training(config, epochs=config.training.epochs or 4)
     run = RunDirectory.create(path, config, command="distill", force=False)
     pipeline.distill(prepare(config, student=True), run, SilentReporter())
     return run
@@ -53,27 +55,27 @@ def with_synthesis(config: Config, **changes: object) -> Config:
 def test_rounds_label_seven_starting_points_beside_each_sample(config: Config, tmp_path: Path) -> None:
     prepared = prepare(config, student=True)
     assert (prepared.noise_samples, prepared.waypoints) == (7 * 180, 3), "of four steps"
-    assert (prepared.learned_rows, prepared.epochs) == (11 * 180, 22), "about as many rows as 240 times the bank"
+    assert (prepared.learned_rows, prepared.epochs) == (11 * 180, 1_212), "as many steps as of 20,000 samples"
     run = run_of(config, tmp_path / "run")
     assert run.record["training_passes"] == {"forward": 7 * 180, "backward": 0}
     assert [entry.get("learned") for entry in run.record["rounds"]] == [4 * 57 + 420, 2 * (4 * 57 + 420), None]
     plan = run.record["plan"]
-    assert (plan["noise_samples"], plan["waypoints"], plan["epochs"]) == (7 * 180, 3, 22)
+    assert (plan["noise_samples"], plan["waypoints"], plan["epochs"]) == (7 * 180, 3, 4)
     assert not (run.path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "training_changes", "expected"),
     [
-        ({"rounds": 1}, {}, (0, 0, 240)),
-        ({"rounds": None}, {}, (7 * 180, 3, 22)),
-        ({"rounds": None, "method": "naive"}, {}, (0, 0, 240)),
-        ({"rounds": 1}, {"waypoints": 2}, (0, 2, 80)),
-        ({"gradients": "estimated"}, {}, (0, 3, 60)),
-        ({}, {"noise_samples": 0}, (0, 3, 60)),
-        ({}, {"noise_samples": 31}, (60, 3, 55)),
-        ({}, {"noise_samples": 0, "waypoints": 0}, (0, 0, 240)),
-        ({"steps": 20}, {}, (7 * 180, 7, 16)),
+        ({"rounds": 1}, {}, (0, 0, 3_333)),
+        ({"rounds": None}, {}, (7 * 180, 3, 303)),
+        ({"rounds": None, "method": "naive"}, {}, (0, 0, 3_333)),
+        ({"rounds": 1}, {"waypoints": 2}, (0, 2, 1_111)),
+        ({"gradients": "estimated"}, {}, (0, 3, 833)),
+        ({}, {"noise_samples": 0}, (0, 3, 833)),
+        ({}, {"noise_samples": 31}, (60, 3, 769)),
+        ({}, {"noise_samples": 0, "waypoints": 0}, (0, 0, 3_333)),
+        ({"steps": 20}, {}, (7 * 180, 7, 222)),
         ({}, {"epochs": 9}, (7 * 180, 3, 9)),
     ],
     ids=[
@@ -92,9 +94,20 @@ def test_rounds_label_seven_starting_points_beside_each_sample(config: Config, t
 def test_how_much_is_learned_beside_and_how_often(
     config: Config, changes: dict[str, object], training_changes: dict[str, object], expected: tuple[int, int, int]
 ) -> None:
-    chosen = with_training(with_synthesis(config, **changes), **training_changes)
+    chosen = replace(with_training(with_synthesis(config, **changes), **training_changes), student=StudentConfig("cnn"))
     prepared = prepare(chosen, student=True)
     assert (prepared.noise_samples, prepared.waypoints, prepared.epochs) == expected
+
+
+def test_a_student_of_images_without_convolutions_learns_four_times_as_often(config: Config, tmp_path: Path) -> None:
+    def epochs(student: str, of: Config, **changes: object) -> int:
+        return prepare(with_training(replace(of, student=StudentConfig(student)), **changes), student=True).epochs
+
+    assert epochs("linear", config) == epochs("mlp:8", config) == 1_212
+    assert epochs("cnn", config) == 303
+    assert epochs("mlp", config, epochs=5) == 5
+    vectors = small(save_mlp(tmp_path / "vectors.onnx", shape=(7,)))
+    assert epochs("mlp", vectors, epochs=None) == 909, "no pixels: 60 samples with ten rows beside each, as often as most"
 
 
 def test_of_large_inputs_there_are_as_many_as_fit(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,19 +181,20 @@ def test_several_students_learn_the_same_noise_labelled_once(
 
 
 def test_the_floor_has_as_many_starting_points_as_the_student_learned_from(config: Config, tmp_path: Path) -> None:
-    prepared = prepare(config, student=True)
+    prepared = prepare(with_training(config, epochs=2), student=True)
     run = run_of(config, tmp_path / "run")
     training.train_baseline(prepared, run, SILENT)
     assert run.record["baseline_passes"] == {"forward": (4 + NOISE_FOR_EACH) * 180, "backward": 0}
 
 
-def test_thirty_passes_over_a_bank_by_default_and_more_over_a_small_one() -> None:
+def test_thirty_passes_over_a_bank_by_default_and_as_many_steps_over_a_small_one() -> None:
     settings = TrainingConfig()
     assert settings.epochs_over(20_000, 20_000) == settings.epochs_over(80_000, 80_000) == 30
     assert settings.epochs_over(20_000, 160_000) == 4
-    assert settings.epochs_over(5_000, 40_000) == 8, "a quarter of the samples, half of the steps"
-    assert settings.epochs_over(1_000, 15_000) == 9, "a twentieth of the samples"
-    assert settings.epochs_over(300, 4_500) == settings.epochs_over(30, 450) == 16, "a 64th of the samples or fewer"
+    assert settings.epochs_over(5_000, 40_000) == 15, "a quarter of the samples, four times the passes"
+    assert settings.epochs_over(1_000, 15_000) == 40
+    assert settings.epochs_over(300, 4_500) == 133
+    assert settings.epochs_over(10, 10) == settings.epochs_over(128, 128) == 4_688, "a step each"
     assert settings.epochs_over(20_000, 20_000_000) == 1, "one at least"
     assert settings.epochs_over(0, 500) == 30, "real data alone"
     assert TrainingConfig(epochs=7).epochs_over(100, 800) == 7
@@ -239,6 +253,7 @@ def kept(config: Config, path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[R
         return lessons[-1]
 
     monkeypatch.setattr(training, "compose", told)
+    config = with_training(config, epochs=config.training.epochs or 4)
     run = RunDirectory.create(path, config, command="distill", force=False)
     pipeline.make_in_rounds(prepare(config, student=True), run, SILENT)
     lesson = training.lesson_of(prepare(config, student=True), run, SampleBank.open(run.bank_path), SILENT)

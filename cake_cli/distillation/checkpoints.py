@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +12,9 @@ import torch
 
 from cake_cli.errors import DataError
 from cake_cli.storage import replacing
+
+SHARE = 0.05
+"""Of a training's time, what writing checkpoints may take: where epochs are short, not each leaves one."""
 
 
 class Stateful(Protocol):
@@ -31,6 +36,26 @@ def save(path: Path, parts: Mapping[str, Stateful], epoch: int) -> None:
     state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
     with replacing(path) as temporary, temporary.open("wb") as stream:  # given a name, torch would not say what failed
         torch.save(state | {"epoch": epoch}, stream)
+
+
+@dataclass
+class Keeper:
+    """Writes the checkpoint of a training: after its first and last epoch, between as often as `SHARE` allows."""
+
+    path: Path
+    cost: float = 0.0
+    """Seconds that the last writing took."""
+    ended: float = 0.0
+    """When it did, by the monotonic clock."""
+
+    def after_epoch(self, parts: Mapping[str, Stateful], epoch: int, *, last: bool) -> None:
+        """Writes the states at the end of an epoch if that is due; raises as `save`."""
+        started = time.monotonic()
+        if not last and self.cost > SHARE * (started - self.ended):
+            return
+        save(self.path, parts, epoch)
+        self.ended = time.monotonic()
+        self.cost = self.ended - started
 
 
 def restore(path: Path, parts: Mapping[str, Stateful]) -> int:

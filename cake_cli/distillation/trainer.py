@@ -74,8 +74,8 @@ def train(
 ) -> None:
     """Trains `student` in place; what counts is the last step, or the average of the weights at it.
 
-    The order of samples in an epoch depends on (seed, epoch) only. A checkpoint holds the end of an epoch, and an
-    epoch that was cut short is repeated from its first step: on the same device a resumed run ends bit for bit where
+    The order of samples in an epoch depends on (seed, epoch) only. A checkpoint holds the end of an epoch, and what
+    was learned since is repeated from its first step: on the same device a resumed run ends bit for bit where
     an undisturbed one ends.
 
     Args:
@@ -130,6 +130,7 @@ def train(
     if done == 0 and start is not None:
         checkpoints.carry_on(start, {name: part for name, part in parts.items() if name in ("student", "average")})
     stage.advance(done)
+    keeper = checkpoints.Keeper(checkpoint) if checkpoint is not None and rank == 0 else None
     for epoch in range(done, epochs):
         student.train()
         order, generator = _draw(samples, batch_size, seed * 1_000_003 + epoch, views, hardware, rank, world)
@@ -152,8 +153,8 @@ def train(
         figures = Epoch(epoch + 1, float(losses.mean()), agreement, learner.rate)
         stage.advance(0, loss=figures.loss, **({} if agreement is None else {"agree": f"{agreement:.1%}"}))
         on_epoch(figures)
-        if checkpoint is not None and rank == 0:
-            checkpoints.save(checkpoint, parts, epoch + 1)
+        if keeper is not None:
+            keeper.after_epoch(parts, epoch + 1, last=epoch + 1 == epochs)
     if learner.average is not None:
         student.load_state_dict(learner.average.student.state_dict())
     student.eval()

@@ -12,7 +12,7 @@ from torch import nn
 
 from cake_cli.catalog import read_student
 from cake_cli.errors import ModelFileError, UsageError
-from cake_cli.models.architectures import build_student, does_not_fit, measure_student
+from cake_cli.models.architectures import FOR_VECTORS, build_student, does_not_fit, measure_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.counting import Size
 from cake_cli.models.formats import sniff, weights_file
@@ -41,6 +41,12 @@ class Blueprint:
     weights_sha256: str | None = None
     code_sha256: str | None = None
     """Hash of the file of one's own code."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it takes values as they come, without convolutions or patches."""
+        wanted = read_student(self.architecture)
+        return wanted.kind == "name" and wanted.base in FOR_VECTORS
 
     def to_json(self) -> dict[str, Any]:
         """As run.json keeps it."""

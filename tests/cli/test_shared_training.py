@@ -62,12 +62,12 @@ def test_two_processes_learn_the_same_beside_their_samples(cake: Cake, mlp_file:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_killed_while_a_checkpoint_is_written(cake: Cake, bank: Path, tmp_path: Path):
     common = ["train", bank, *TRAINING, "--epochs", "4", "--student", "mlp:8", "--no-report"]
-    assert killed(tmp_path, [*common, "-o", "struck"], "training.pt", 3) == -9
+    assert killed(tmp_path, [*common, "-o", "struck"], "training.pt", 2) == -9
     assert record(Path("struck"))["status"] == "running"
     assert cake(*common, "-o", "whole").code == 0
     assert cake("resume", "struck").code == 0
     assert weights(Path("struck")) == weights(Path("whole"))
-    assert killed(tmp_path, [*common, "-o", "again"], "training.pt", 3) == -9
+    assert killed(tmp_path, [*common, "-o", "again"], "training.pt", 2) == -9
     assert on_ranks(2, tmp_path, ["resume", "again"]) == [0, 0]
     assert nearly(Path("again"), Path("whole")), "gone on with by two"
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cake_cli.distillation import checkpoints
 from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.fidelity import measure_agreement
 from cake_cli.distillation.losses import distillation_loss
@@ -73,6 +75,13 @@ def test_training_repeats_exactly(cpu: Hardware) -> None:
     )
 
 
+@pytest.fixture
+def each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes, a checkpoint is written after each epoch."""
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
+
+
+@pytest.mark.usefixtures("each_epoch")
 @pytest.mark.parametrize("stop", [1, 4])
 def test_resumed_training_ends_bit_for_bit_the_same(tmp_path: Path, cpu: Hardware, stop: int) -> None:
     undisturbed = network()
@@ -134,6 +143,26 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
+def test_short_epochs_do_not_each_leave_a_checkpoint(
+    tmp_path: Path, cpu: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that a second an epoch and half a second a checkpoint move: ten of them are a twentieth."""
+    clock, kept = [0.0], []
+
+    def save(path: Path, parts: object, epoch: int) -> None:
+        clock[0] += 0.5
+        kept.append(epoch)
+
+    def passed(epoch: Epoch) -> None:
+        clock[0] += 1.0
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    fit(network(), cpu, checkpoint=tmp_path / "training.pt", epochs=25, on_epoch=passed)
+    assert kept == [1, 11, 21, 25], "the first, the last, and one in ten between"
+
+
+@pytest.mark.usefixtures("each_epoch")
 @pytest.mark.parametrize("more", [{}, {"ema": 0.9}, {"lr_schedule": "cosine"}, {"clip": 0.1}])
 def test_killed_in_the_middle_of_an_epoch_it_ends_the_same(
     tmp_path: Path, cpu: Hardware, more: dict[str, object]
