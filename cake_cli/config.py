@@ -78,6 +78,8 @@ BankMemory = Literal["auto", "device", "host", "disk"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Plan = Literal["auto", "plain"]
 DEFAULT_EPOCHS = 30
+MOST_EPOCHS = 1000
+"""Passes beyond which the same few rows teach nothing more, unless they are asked for."""
 EXTRA_WORK = 0.5
 """What the student learns between rounds, as a share of what it learns after the last."""
 
@@ -173,8 +175,8 @@ class TrainingConfig:
 
     epochs: int | None = None
     """Passes over all that is learned; by default 30 over a bank of 20000 samples or more, and otherwise so many that
-    about as many rows are learned: more over fewer samples, fewer where noise and waypoints are learned beside; four
-    times as often by mlp and linear of images."""
+    about as many rows are learned: more over fewer samples (1000 at most), fewer where noise and waypoints are learned
+    beside; four times as often by mlp and linear of images."""
     round_epochs: float | None = None
     """Passes over what there is after each round but the last: 0.5 is one over half of it, drawn at random, and 1.5 two
     over three quarters; by default so much that these trainings are half the work of --epochs, in equal parts."""
@@ -248,7 +250,7 @@ class TrainingConfig:
         if not samples:
             return DEFAULT_EPOCHS
         rows = DEFAULT_EPOCHS * max(samples, DEFAULT_SAMPLES) * often
-        return max(1, round(rows / max(learned, self.batch_size)))
+        return min(MOST_EPOCHS, max(1, round(rows / max(learned, self.batch_size))))
 
     def epochs_between(self, rounds: int, epochs: int) -> tuple[float, ...]:
         """Passes over what there is after each of N rounds but the last: by default about as many rows each time.
