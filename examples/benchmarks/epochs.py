@@ -96,10 +96,10 @@ def measured(
     if record is None or row["error"]:
         return row
     found, passes = record.get("evaluation"), record["teacher_passes"]
+    counted = passes["forward"] + passes["backward"] + record["training_passes"]["forward"]
     network = load_student(path / "student.safetensors")
     row |= {kind: agreement(network, rows) for kind, rows in known.items()}
-    row |= {"real": None if found is None else found["agreement"], "counted": passes["forward"] + passes["backward"]}
-    return row
+    return row | {"real": None if found is None else found["agreement"], "counted": counted}
 
 
 def agreement(network: Any, rows: Samples) -> float:
