@@ -7,6 +7,7 @@ written here and nowhere else. Weights and step sizes are those of the method (B
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -239,6 +240,7 @@ class TrainingConfig:
 
         A bank of fewer samples than the default's is learned as many times more often, so that its student takes as
         many steps: they cost the teacher nothing, and students of few samples agree more the more they learn them.
+        With views, of which each row costs a label, steps fall with the root of its size.
 
         Args:
             samples: of the bank.
@@ -249,7 +251,8 @@ class TrainingConfig:
             return self.epochs
         if not samples:
             return DEFAULT_EPOCHS
-        rows = DEFAULT_EPOCHS * max(samples, DEFAULT_SAMPLES) * often
+        few = math.sqrt(samples * DEFAULT_SAMPLES) if self.views else DEFAULT_SAMPLES
+        rows = DEFAULT_EPOCHS * max(samples, few) * often
         return min(MOST_EPOCHS, max(1, round(rows / max(learned, self.batch_size))))
 
     def epochs_between(self, rounds: int, epochs: int) -> tuple[float, ...]:

@@ -198,6 +198,8 @@ def test_thirty_passes_over_a_bank_by_default_and_as_many_steps_over_a_small_one
     assert settings.epochs_over(300, 4_500) == 133
     assert settings.epochs_over(10, 10) == settings.epochs_over(128, 128) == 1_000, "at most"
     assert settings.epochs_over(20_000, 20_000_000) == 1, "one at least"
+    assert TrainingConfig(views=("mix",)).epochs_over(200, 3_000) == 20, "a label each: a tenth of the steps"
+    assert TrainingConfig(views=("mix",)).epochs_over(80_000, 80_000) == 30
     assert settings.epochs_over(0, 500) == 30, "real data alone"
     assert TrainingConfig(epochs=7).epochs_over(100, 800) == 7
 
