@@ -90,7 +90,7 @@ class Shelf:
                     raise ValueError(f"{shard['file']} holds other samples than were written")
                 parts.append(part)
             found = sum(len(part.inputs) for part in parts)
-            if found != (found if count is None else count):
+            if count is not None and found != count:
                 raise ValueError(f"it has {found:,} samples of {count:,}")
             return parts
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
