@@ -269,21 +269,29 @@ def _next_command(outcome: dict[str, Any]) -> str:
 def terminable() -> Iterator[None]:
     """SIGTERM ends like Ctrl-C inside: recorded and resumable.
 
-    Of several ranks each has one such end: torchrun signals them again and again until they are gone.
+    Of several ranks each has one such end: torchrun signals them again and again until they are gone. The first, which
+    speaks for all, is not interrupted when it is about to say what went wrong.
     """
     from cake_cli.ranks import Ranks
 
-    alone = Ranks.current().is_alone
+    ranks = Ranks.current()
+
+    def ignore() -> None:
+        for name in before if not ranks.is_alone else ():
+            signal.signal(name, signal.SIG_IGN)
 
     def interrupt(number: int, frame: object) -> None:
-        for name in before if not alone else ():
-            signal.signal(name, signal.SIG_IGN)
+        ignore()
         raise KeyboardInterrupt
 
-    names = (signal.SIGTERM,) if alone else (signal.SIGTERM, signal.SIGINT)
+    names = (signal.SIGTERM,) if ranks.is_alone else (signal.SIGTERM, signal.SIGINT)
     before = {name: signal.signal(name, interrupt) for name in names}
     try:
         yield
+    except Exception:
+        if ranks.is_first:
+            ignore()
+        raise
     finally:
         for name, handler in before.items():
             if signal.getsignal(name) is interrupt:

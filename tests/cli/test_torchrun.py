@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cake_cli.cli import failures
+from cake_cli.cli import failures, running
+from cake_cli.errors import RunError
 from cake_cli.synthesis.arithmetic import same_threads
 from cake_cli.synthesis.bank import SampleBank
 from tests.cli.conftest import snapshot
@@ -100,6 +102,25 @@ def test_ranks_after_the_first_leave_the_word_to_it(cake: Cake, monkeypatch: pyt
     assert waited == [failures.LINGER_SECONDS], "torchrun would have ended it meanwhile"
     assert outcome.err.startswith("error: rank 1: ")
     assert cake("students").out == ""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchruns_signal_does_not_silence_the_first(monkeypatch: pytest.MonkeyPatch, rank: int):
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    heard: list[int] = []
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with pytest.raises(RunError, match="another of 2 ranks died"), running.terminable():
+            raise RunError("another of 2 ranks died", None)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+    assert heard == [signal.SIGTERM] * rank
 
 
 def test_an_interrupted_rank_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
