@@ -213,11 +213,11 @@ class TrainingConfig:
     """Changes of synthetic samples, such as mix,shift, each of half of them, labelled as the student sees them."""
     noise_samples: int | None = None
     """Starting points that are only labelled by the teacher, not moved, to learn beside the bank; by default seven for
-    each of its samples, 8 GiB at most, where it is made along the teacher's own gradient in rounds, or too small or
-    by too many processes for them, else none."""
+    each of its samples, 8 GiB at most, where it is made along the teacher's own gradient in rounds, or too small for
+    them, else none."""
     waypoints: int | None = None
     """Points on the way of each sample, with the labels that its steps ask for anyway, to learn beside the bank; by
-    default up to seven, 8 GiB at most, where it is made in rounds, or too small or by too many processes for them."""
+    default up to seven, 8 GiB at most, where it is made in rounds, or too small for them."""
     real_data: str | None = None
     """Real, labelled data to learn from, too (forms as for --data): the run is then NOT data-free."""
     real_split: str | None = None

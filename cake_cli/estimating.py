@@ -22,7 +22,7 @@ from cake_cli.hardware import Hardware, available_memory, free_disk, is_out_of_m
 from cake_cli.methods import baseline_engine, build_engine, generator_training, untrained_generator
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier
-from cake_cli.planning import Prepared, require_one_process
+from cake_cli.planning import Prepared
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.disagreement import Disagreement
@@ -128,9 +128,6 @@ def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Esti
     budget = prepared.config.synthesis.budget_seconds
     if begun:
         prepared = replace(prepared, plan=SampleBank.open(bank).plan_for(prepared.plan.samples))
-        require_one_process(
-            prepared.plan, ranks
-        )  # whose number may have been of this run's choice, not of the settings
     elif budget is not None:
         whole = prepared.plan
         prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))

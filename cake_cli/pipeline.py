@@ -18,11 +18,11 @@ from cake_cli.planning import Prepared
 from cake_cli.ranks import ALONE, Ranks
 from cake_cli.recording import RecordingReporter
 from cake_cli.report.page import write_report
-from cake_cli.rounds import expected_agreement, hand_over, last_stretch, look_back, make_in_rounds
+from cake_cli.rounds import expected_agreement, follow_rounds, hand_over, last_stretch, look_back, make_in_rounds
 from cake_cli.runs import OtherRanksRun, RunDirectory, folder_name
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesizing import synthesize
-from cake_cli.training import train_baseline, train_student
+from cake_cli.training import Stretch, train_baseline, train_student
 
 
 def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     bank = prepared.bank
     if prepared.synthesizes:
         if prepared.plan.rounds > 1:
-            bank = make_in_rounds(prepared, run, reporter)
+            bank = make_in_rounds(prepared, run, reporter, ranks)
         else:
             with run.timed("synthesis"):
                 bank = synthesize(prepared, run.bank_path, reporter, run, ranks)
@@ -74,10 +74,10 @@ def _record_bank(run: RunDirectory, bank: SampleBank | None) -> None:
 def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks) -> None:
     """The stages of one student: training, its noise baseline, evaluation, report."""
     trains, baseline = not run.student_path.exists(), prepared.trains_baseline and not run.baseline_path.exists()
-    ranks.share([prepared.students[0], str(run.path), trains, baseline])
+    stretch = last_stretch(run, bank)
+    ranks.share([prepared.students[0], str(run.path), trains, baseline, stretch.start])
     if trains:
         with run.timed("training"):
-            stretch = last_stretch(run, bank)
             train_student(prepared, run, bank, reporter, ranks, stretch)
             if bank is not None and stretch.start is not None:
                 look_back(prepared, run, bank, reporter)
@@ -152,15 +152,18 @@ def assist(prepared: Prepared, path: Path, ranks: Ranks) -> None:
     Raises:
         CakeError: as `synthesize`, `train_student` and `train_baseline`.
     """
-    bank = prepared.bank
+    bank, run = prepared.bank, OtherRanksRun(path)
     if prepared.synthesizes:
-        bank = synthesize(prepared, path / "bank", SILENT, ranks=ranks)
+        if prepared.plan.rounds > 1:
+            bank = follow_rounds(prepared, run, ranks)
+        else:
+            bank = synthesize(prepared, run.bank_path, SILENT, ranks=ranks)
         prepared = replace(prepared, bank=bank)
     while (work := ranks.share(None)) is not None:
-        name, folder, trains, baseline = work
+        name, folder, trains, baseline, start = work
         alone, run = prepared.for_student(name), OtherRanksRun(Path(folder))
         if trains:
-            train_student(alone, run, bank, SILENT, ranks)
+            train_student(alone, run, bank, SILENT, ranks, Stretch(start=start))
         if baseline:
             train_baseline(alone, run, SILENT, ranks)
 

@@ -154,8 +154,7 @@ class Prepared:
     def labels_beside(self) -> bool:
         """Whether the student learns starting points and waypoints beside the samples unless their number is given.
 
-        It does where the samples are made in rounds, and where only their small number or torchrun keeps `cake` from
-        rounds.
+        It does where the samples are made in rounds, and where only their small number keeps `cake` from rounds.
         """
         settings = self.config.synthesis
         in_rounds = self.plan.rounds > 1 or (settings.rounds is None and settings.way == "cake")
@@ -333,32 +332,20 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
         rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
         rounds=settings.rounds or 1,
     )
-    if settings.rounds is None and student and settings.way == "cake" and Ranks.current().world == 1:
+    if settings.rounds is None and student and settings.way == "cake":
         plan = plan.in_rounds(DEFAULT_ROUNDS)
+    if settings.sets_at_once is None:
+        plan = plan.shared_by(Ranks.current().world)
     return replace(plan, spread=settings.time_budget is not None)
 
 
 def _check_rounds(plan: SetPlan, *, student: bool) -> None:
-    """Refuses rounds of nothing, and those that no student, or more than one process, would be between."""
+    """Refuses rounds of nothing, and those that no student would be between."""
     if not plan.sets:
         raise UsageError("--rounds makes samples, and from real data alone none are made", "--samples 20000")
     if not student:
         raise UsageError(
             "rounds need a student that learns between them", "cake distill TEACHER --student cnn --rounds 4"
-        )
-    require_one_process(plan, Ranks.current())
-
-
-def require_one_process(plan: SetPlan, ranks: Ranks) -> None:
-    """Refuses rounds on several ranks.
-
-    Raises:
-        UsageError: if there are both.
-    """
-    if plan.rounds > 1 and ranks.world > 1:
-        raise UsageError(
-            f"--rounds is for one process, and there are {ranks.world} ranks",
-            "the same command without torchrun, or --rounds 1",
         )
 
 

@@ -2,6 +2,9 @@
 
 Each round but the last ends with a student in the bank's folder, by its hash in the manifest: all that the samples of
 the next round depend on beside the seed. So a run goes on from wherever it stopped, with the same samples.
+
+Of several processes the first decides what is next, and the others are told: a round's samples, its labelled starting
+points, a training. All share each of these.
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ from cake_cli.distillation.fidelity import (
     row_agreement,
 )
 from cake_cli.distillation.placement import feed_from
-from cake_cli.distillation.pool import Pool
+from cake_cli.distillation.pool import Part, Pool
 from cake_cli.errors import RunError
-from cake_cli.events import Reporter
+from cake_cli.events import SILENT, Reporter
 from cake_cli.lesson import Lesson, heldout_before, of_round
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
 from cake_cli.planning import Prepared
-from cake_cli.ranks import ALONE
+from cake_cli.ranks import ALONE, Ranks
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import replacing
 from cake_cli.synthesis.bank import SampleBank
@@ -39,17 +42,20 @@ from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesizing import Turn, synthesize
 from cake_cli.training import WHOLE, Stretch, learn, lesson_of, save, starts_of_round
 
+SAMPLES, STARTS, TRAINING = "samples", "starts", "training"
+"""What all ranks do together when the first has named it, with the number of the round."""
 ENDED = "the expected agreement rose no more"
 """Why a time budget makes no further round, as the manifest has it."""
 
 
-def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> SampleBank:
+def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> SampleBank:
     """Makes the bank round by round, or goes on with it; the run's first student learns between rounds.
 
     Args:
         prepared: of the run; has a teacher, a student, and a plan of several rounds.
         run: its directory.
         reporter: told of the course.
+        ranks: the processes of the job, of which this is the first; the others call `follow_rounds`.
 
     Returns:
         The bank, complete. `last_stretch` is left to be trained.
@@ -69,13 +75,15 @@ def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter) ->
         if number > 1 and student is None:
             break  # the bank was complete before this round
         if bank is None or bank.missing_waves(number):
-            bank = _made(prepared, run, reporter, number, student)
+            ranks.share([SAMPLES, number])
+            bank = _made(prepared, run, reporter, number, student, ranks)
         if not bank.of_round(number):
             break  # the time was up before the first of its samples
         _note_made(run, bank, number)
         if student is not None and "expected_agreement" not in _known(run, number):
             with run.timed("training"):  # of which labelling what is learned beside is a part
-                _expect(first, run, bank, number, student, reporter)
+                ranks.share([STARTS, number])
+                _expect(first, run, bank, number, student, reporter, ranks)
         if not bank.is_complete and bank.budget is not None and not still_rises(_expected(run, number)):
             bank.finish(spent=bank.seconds_spent, ended=ENDED)
             reporter.note(f"no further round: {ENDED}")
@@ -83,19 +91,51 @@ def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter) ->
             break
         if bank.student_of(number + 1) is None:
             with run.timed("training"):
-                _learn(first, run, bank, number, student, reporter)
-    return synthesize(prepared, path, reporter, run)  # nothing is missing: copies are written, and the whole is told
+                ranks.share([TRAINING, number])
+                _learn(first, run, bank, number, student, reporter, ranks)
+    ranks.share(None)
+    return synthesize(prepared, path, reporter, run, ranks)  # none is missing: writes copies, and tells of the whole
+
+
+def follow_rounds(prepared: Prepared, run: RunDirectory, ranks: Ranks) -> SampleBank:
+    """What the ranks after the first do in `make_in_rounds`: their share of all that it does.
+
+    Args:
+        prepared: of the run.
+        run: its directory, as these ranks see it.
+        ranks: the processes of the job.
+
+    Returns:
+        The bank, complete.
+
+    Raises:
+        CakeError: as `make_in_rounds`.
+    """
+    first = prepared.for_student(prepared.students[0])
+    while (told := ranks.share(None)) is not None:
+        work, number = told
+        if work == STARTS:
+            _unseen_starts(first, run, None, number, SILENT, ranks)
+        elif work == TRAINING:
+            _trained(first, run, SampleBank.open(run.bank_path), number, SILENT, ranks)
+        else:
+            student = None if number == 1 else _student_of(SampleBank.open(run.bank_path), number, first)
+            synthesize(prepared, run.bank_path, SILENT, ranks=ranks, turn=_turn(prepared, number, student))
+    return synthesize(prepared, run.bank_path, SILENT, ranks=ranks)
+
+
+def _turn(prepared: Prepared, number: int, student: Classifier | None) -> Turn:
+    return Turn(number, student, prepared.config.synthesis.disagreement_in(number, prepared.plan.rounds))
 
 
 def _made(
-    prepared: Prepared, run: RunDirectory, reporter: Reporter, number: int, student: Classifier | None
+    prepared: Prepared, run: RunDirectory, reporter: Reporter, number: int, student: Classifier | None, ranks: Ranks
 ) -> SampleBank:
     """The bank with one more round."""
     settings = prepared.config.synthesis
-    turn = Turn(number, student, settings.disagreement_in(number, prepared.plan.rounds))
     try:
         with run.timed("synthesis"):
-            return synthesize(prepared, run.bank_path, reporter, run, turn=turn)
+            return synthesize(prepared, run.bank_path, reporter, run, ranks, _turn(prepared, number, student))
     except RunError as fault:
         if student is None or settings.disagreement == 0:
             raise
@@ -110,16 +150,30 @@ def _student_of(bank: SampleBank, number: int, prepared: Prepared) -> Classifier
     return None if file is None else load_student(file, prepared.architecture)
 
 
-def _learn(
-    prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, before: Classifier | None, reporter: Reporter
-) -> None:
-    """The student learns from the rounds so far, and is written for the next one."""
+def _trained(
+    prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, reporter: Reporter, ranks: Ranks
+) -> tuple[nn.Module, int, Lesson, int]:
+    """The student after a round's training, the rows that were labelled meanwhile, what it learned, and its epochs."""
     wanted = prepared.epochs_between[number - 1]
-    epochs, lesson = math.ceil(wanted), lesson_of(prepared, run, bank, reporter)
+    epochs, lesson = math.ceil(wanted), lesson_of(prepared, run, bank, reporter, ranks)
     if wanted < epochs:
         lesson = lesson.share(wanted / epochs, seed=prepared.config.seed + number)
     stretch = Stretch(_name(number), epochs, None if number == 1 else _name(number - 1))
-    student, passes = learn(prepared, run, lesson, reporter, ALONE, stretch)
+    student, passes = learn(prepared, run, lesson, reporter, ranks, stretch)
+    return student, passes, lesson, epochs
+
+
+def _learn(
+    prepared: Prepared,
+    run: RunDirectory,
+    bank: SampleBank,
+    number: int,
+    before: Classifier | None,
+    reporter: Reporter,
+    ranks: Ranks,
+) -> None:
+    """The student learns from the rounds so far, and is written for the next one."""
+    student, passes, lesson, epochs = _trained(prepared, run, bank, number, reporter, ranks)
     fidelity = None
     if lesson.heldout is not None:
         fidelity = measure_agreement(student, feed_from(lesson.heldout, "disk", prepared.hardware), prepared.hardware)
@@ -207,8 +261,22 @@ def _rows(student: nn.Module, pool: Pool, prepared: Prepared) -> Tensor:
 # --- what to expect -----------------------------------------------------------------------------------------------
 
 
+def _unseen_starts(
+    prepared: Prepared, run: RunDirectory, bank: SampleBank | None, number: int, reporter: Reporter, ranks: Ranks
+) -> list[Part]:
+    """A round's labelled starting points, not learned yet; none where rounds without any could not be compared."""
+    everywhere = all(prepared.noise_plan.rounds_of_sets)
+    return starts_of_round(prepared, run, bank, number, reporter, ranks) if everywhere else []
+
+
 def _expect(
-    prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, student: Classifier, reporter: Reporter
+    prepared: Prepared,
+    run: RunDirectory,
+    bank: SampleBank,
+    number: int,
+    student: Classifier,
+    reporter: Reporter,
+    ranks: Ranks,
 ) -> None:
     """Measures the student on a round that it has not seen: the stopping rule, without real data.
 
@@ -218,8 +286,7 @@ def _expect(
     """
     module = student.on(prepared.hardware).module
     moved = found = agreement_of(_rows(module, of_round(bank, number), prepared), bank.plan.groups)
-    everywhere = all(prepared.noise_plan.rounds_of_sets)  # or rounds could not be compared
-    parts = starts_of_round(prepared, run, bank, number, reporter) if everywhere else []
+    parts = _unseen_starts(prepared, run, bank, number, reporter, ranks)
     if parts:
         starts = Pool(tuple(parts), torch.arange(sum(len(part.inputs) for part in parts)))
         classes = torch.cat([part.logits.argmax(dim=1) for part in parts])

@@ -22,6 +22,7 @@ from cake_cli.events import Reporter
 from cake_cli.methods import VALUES_PER_PASS
 from cake_cli.models.counting import multiply_adds
 from cake_cli.planning import Prepared
+from cake_cli.ranks import Ranks
 from cake_cli.storage import write_json
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.probe import probe
@@ -71,10 +72,11 @@ def tune(prepared: Prepared, engine: Engine, reporter: Reporter) -> Tuned:
         reporter.note(f"steps: {step_plan.describe()}, as a probe found here before; --plan plain does without")
         return _as_chosen(prepared, engine, step_plan, at_once, record | {"chosen": "cache"})
     settings = prepared.config.synthesis
+    shared = prepared.plan.rounds > 1 and Ranks.current().world > 1  # wider, a round would have no wave for each rank
     choice = probe(
         engine,
         most_rows=most_rows(engine),
-        widens=settings.sets_at_once is None and settings.time_budget is None,
+        widens=settings.sets_at_once is None and settings.time_budget is None and not shared,
         lower_precision=hardware.precision == "auto",
     )
     record = {

@@ -36,6 +36,12 @@ class SetPlan:
         rounds = max(1, min(most, self.sets // LEAST_SETS_OF_A_ROUND))
         return replace(self, rounds=rounds, at_once=min(self.at_once, math.ceil(self.sets / rounds)))
 
+    def shared_by(self, world: int) -> SetPlan:
+        """The same in waves of at most the share of a round that each of so many processes has."""
+        if self.rounds == 1:
+            return self
+        return replace(self, at_once=min(self.at_once, math.ceil(self.sets / self.rounds / world)))
+
     @property
     def set_size(self) -> int:
         """B = R · G samples."""

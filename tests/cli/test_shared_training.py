@@ -14,18 +14,20 @@ from cake_cli import training
 from cake_cli.errors import RunError
 from cake_cli.ranks import Ranks
 from cake_cli.runs import OtherRanksRun
-from tests.cli.conftest import TINY, TRAINING, record, weights
+from tests.cli.conftest import TINY, TRAINING, digest, record, weights
 from tests.cli.killing import killed, on_ranks
 from tests.conftest import Outcome
 
 Cake = Callable[..., Outcome]
 BOTH = [*TRAINING, "--no-report", "--student", "mlp:8", "--student", "linear"]
+ROUNDS = ["--samples", "180", "--steps", "2", "--set", "set_size=30", "--rounds", "3", *BOTH]
+"""Three rounds of two sets each, of which two processes make one each."""
 
 
-def nearly(one: Path, other: Path) -> bool:
+def nearly(one: Path, other: Path, *, by: float = 1e-5, file: str = "student.safetensors") -> bool:
     """Whether two students are the same but for the order in which gradients were added up."""
-    found, wanted = (load_file(run / "student.safetensors") for run in (one, other))
-    return all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in wanted)
+    found, wanted = (load_file(run / file) for run in (one, other))
+    return all(torch.allclose(found[name], wanted[name], atol=by) for name in wanted)
 
 
 @pytest.mark.slow
@@ -56,6 +58,38 @@ def test_two_processes_learn_the_same_beside_their_samples(cake: Cake, mlp_file:
     assert (shared["plan"]["noise_samples"], shared["plan"]["waypoints"]) == (420, 1)
     assert nearly(Path("shared"), Path("alone"))
     assert "its part of 420" in Path("said-0").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_rounds_of_one(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path):
+    common = ["distill", mlp_file, *ROUNDS, "--data", heldout, "--ema", "0.9"]
+    assert on_ranks(2, tmp_path, [*common, "-o", "shared"]) == [0, 0], Path("said-0").read_text()
+    said = [Path(f"said-{rank}").read_text() for rank in range(2)]
+    assert said[0].count("expected agreement") == 3, "after the second and the third round, and in the end"
+    assert said[1] == "", "the first speaks for both"
+    assert cake(*common, "--set", "sets_at_once=1", "-o", "alone").code == 0
+    shared, alone = Path("shared"), Path("alone")
+    for shard in ("shard-00000.safetensors", "shard-00001.safetensors"):
+        assert digest(shared / "bank" / shard) == digest(alone / "bank" / shard), "before the first training"
+    assert nearly(shared / "bank", alone / "bank", file="student-2.safetensors")
+    for name in ("mlp-8", "linear"):
+        assert nearly(shared / "students" / name, alone / "students" / name, by=1e-3)
+    told = [record(run)["rounds"] for run in (shared, alone)]
+    for key in ("round", "samples", "teacher_passes", "training_passes", "epochs", "learned"):
+        assert [entry.get(key) for entry in told[0]] == [entry.get(key) for entry in told[1]]
+    assert record(shared)["student_passes"] == record(alone)["student_passes"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("target", ["shard-00002", "round-2.pt", "student-3"])
+def test_rounds_that_one_process_began_are_gone_on_with_by_two(cake: Cake, mlp_file: Path, tmp_path: Path, target: str):
+    common = ["distill", mlp_file, *ROUNDS, "--set", "sets_at_once=1"]
+    assert killed(tmp_path, [*common, "-o", "struck"], target, 1) == -9
+    assert on_ranks(2, tmp_path, ["resume", "struck"]) == [0, 0], Path("said-0").read_text()
+    assert cake(*common, "-o", "whole").code == 0
+    for name in ("mlp-8", "linear"):
+        assert nearly(Path("struck/students") / name, Path("whole/students") / name, by=1e-3)
 
 
 @pytest.mark.slow

@@ -227,26 +227,31 @@ def test_a_replay_below_one_round_is_refused(config: Config, most: int, said: st
         prepare(capped, student=True)
 
 
-def test_rounds_are_refused_where_no_student_is_between_them(config: Config, monkeypatch: pytest.MonkeyPatch):
+def test_rounds_are_refused_where_no_student_is_between_them(config: Config):
     with pytest.raises(UsageError, match="rounds need a student"):
         prepare(config, student=False)
     with pytest.raises(UsageError, match="names one that is there"):
         with_synthesis(config, bank="somewhere")
     with pytest.raises(UsageError, match="--method noise draws no samples to where a student differs"):
         with_synthesis(config, method="noise")
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_PORT", "1")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
-    with pytest.raises(UsageError, match="--rounds is for one process, and there are 2 ranks"):
-        prepare(config, student=True)
 
 
-def test_rounds_that_one_process_began_are_not_gone_on_with_by_two(config: Config, undisturbed: RunDirectory):
+def test_a_begun_run_keeps_its_rounds(config: Config, undisturbed: RunDirectory):
     unsaid = prepare(with_synthesis(config, rounds=None), student=True)
     assert unsaid.plan.rounds == 1, "too few sets for more, unless asked for"
     assert settle(unsaid, undisturbed.bank_path, Ranks())[0].plan.rounds == 3
-    with pytest.raises(UsageError, match="--rounds is for one process, and there are 2 ranks"):
-        settle(unsaid, undisturbed.bank_path, Ranks(0, 2))
+
+
+@pytest.mark.parametrize(("rounds", "given", "at_once"), [(1, None, 6), (3, None, 1), (3, 2, 2)])
+def test_every_process_gets_a_wave_of_a_round(
+    config: Config, monkeypatch: pytest.MonkeyPatch, rounds: int, given: int | None, at_once: int
+):
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    plan = prepare(with_synthesis(config, rounds=rounds, sets_at_once=given), student=True).plan
+    assert (plan.rounds, plan.at_once) == (rounds, at_once)
 
 
 # --- replay -------------------------------------------------------------------------------------------------------

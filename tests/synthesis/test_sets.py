@@ -31,6 +31,15 @@ def test_rounds_have_whole_waves_and_whole_falls_of_the_step_size(sets: int, rou
         assert [plan.places[index] for index in own] == [(place, len(own)) for place in range(len(own))]
 
 
+@pytest.mark.parametrize(
+    ("rounds", "world", "at_once", "waves"),
+    [(8, 1, 5, 40), (8, 2, 5, 40), (8, 8, 4, 56), (8, 99, 1, 200), (1, 8, 5, 40)],
+)
+def test_processes_share_each_round(rounds: int, world: int, at_once: int, waves: int):
+    plan = SetPlan(sets=200, rows=10, groups=10, at_once=5, rounds=rounds).shared_by(world)
+    assert (plan.at_once, plan.wave_count) == (at_once, waves)
+
+
 def test_a_round_is_spread_over_all_step_sizes_too():
     plan = SetPlan(sets=20, rows=2, groups=5, at_once=2, spread=True, rounds=2)
     assert sorted(plan.places[:10]) == sorted(plan.places[10:]) == [(place, 10) for place in range(10)]
