@@ -18,6 +18,7 @@ from cake_cli.events import Reporter
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
 from cake_cli.planning import Prepared
+from cake_cli.ranks import Ranks
 from cake_cli.rounds import still_rises
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
@@ -39,8 +40,10 @@ def test_the_expected_agreement_is_that_on_starting_points_not_learned_yet(
     starts: dict[int, list[Part]] = {}
     asked = rounds.starts_of_round
 
-    def kept(prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, reporter: Reporter) -> list[Part]:
-        starts[number] = asked(prepared, run, bank, number, reporter)
+    def kept(
+        prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, reporter: Reporter, ranks: Ranks
+    ) -> list[Part]:
+        starts[number] = asked(prepared, run, bank, number, reporter, ranks)
         return starts[number]
 
     monkeypatch.setattr(rounds, "starts_of_round", kept)
