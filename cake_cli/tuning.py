@@ -72,11 +72,10 @@ def tune(prepared: Prepared, engine: Engine, reporter: Reporter) -> Tuned:
         reporter.note(f"steps: {step_plan.describe()}, as a probe found here before; --plan plain does without")
         return _as_chosen(prepared, engine, step_plan, at_once, record | {"chosen": "cache"})
     settings = prepared.config.synthesis
-    shared = prepared.plan.rounds > 1 and Ranks.current().world > 1  # wider, a round would have no wave for each rank
     choice = probe(
         engine,
         most_rows=most_rows(engine),
-        widens=settings.sets_at_once is None and settings.time_budget is None and not shared,
+        widens=settings.sets_at_once is None and settings.time_budget is None,
         lower_precision=hardware.precision == "auto",
     )
     record = {
@@ -106,6 +105,8 @@ def nominal_seconds(engine: Engine) -> float:
 
 def _as_chosen(prepared: Prepared, engine: Engine, step_plan: StepPlan, at_once: int, record: dict[str, Any]) -> Tuned:
     plan = replace(prepared.plan, at_once=at_once)
+    if prepared.config.synthesis.sets_at_once is None:
+        plan = plan.shared_by(Ranks.current().world)  # the choice may be of a single process
     return Tuned(replace(engine.planned(step_plan), plan=plan), plan, record)
 
 

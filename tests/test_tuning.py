@@ -126,6 +126,22 @@ def test_sets_side_by_side_are_left_alone_where_they_were_asked_for(config: Conf
     assert [made["widens"] for made in probes] == [False, True]
 
 
+def test_what_one_process_chose_leaves_each_of_several_a_wave_of_a_round(
+    config: Config, probes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = replace(config.synthesis, samples=360, sets_at_once=None, rounds=3)
+    config, found = replace(config, synthesis=rounds), []
+    monkeypatch.setattr(tuning, "_key", lambda prepared, engine: "of either")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    for world in ("1", "2", "4"):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        prepared = prepare(config, student=True)
+        found.append(tune(prepared, engine_of(prepared), SILENT).plan.at_once)
+    assert len(probes) == 1
+    assert found == [4, 2, 1], "of the four sets of a round"
+
+
 def test_a_bank_remembers_the_choice_and_goes_on_with_it(
     config: Config, probes: list[Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
