@@ -25,7 +25,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,9 +37,14 @@ from variants import PAIRS, PARTS, VARIANTS, Pair
 from cake_cli.cli.app import run
 from cake_cli.planning import NOISE_FOR_EACH, WAYPOINTS
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 HERE = Path(__file__).resolve().parent
 DIGITS = HERE.parent / "digits"
 SET_SIZE = 100
+MOST_PANELS = 2
+"""Budgets that a picture shows side by side; more are an axis."""
 COLUMNS = ("pair", "passes", "variant", "seed", "accuracy", "agreement", "teacher_accuracy", "synthetic_fidelity",
            "counted", "samples", "learned_rows", "seconds", "device", "error")  # fmt: skip
 
@@ -83,7 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
         for passes in options.passes for seed in options.seeds for name in names
     ]  # fmt: skip
     known = {(row["pair"], row["passes"], row["variant"], row["seed"]): row for row in read_lines(options.out)}
-    missing = [cell for cell in cells if known.get(cell.key, {"error": "missing"})["error"]]
+    if options.known:
+        cells = [cell for cell in cells if cell.key in known]
+    missing = [cell for cell in cells if known.get(cell.key, {"error": "missing"})["error"] and not options.known]
     teacher, heldout = files_of(pair, options) if missing else (None, None)
     for number, cell in enumerate(missing, start=1):
         known[cell.key] = row = make(cell, pair, teacher, heldout, options, passed_on)
@@ -122,6 +129,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--keep", action="store_true", help="keep the banks of finished cells")
+    parser.add_argument("--known", action="store_true", help="run nothing: table and picture of what is there")
     options = parser.parse_args(arguments)
     chosen = set(options.only or ()) - set(VARIANTS) if options.leave_one_out is None else set()
     unknown = chosen | set(options.leave_one_out or ()) - set(PARTS)
@@ -327,25 +335,46 @@ def foretold(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy of every seed by variant, a panel for each budget."""
+    """Accuracy of every seed by variant, a panel for each budget; of three budgets and more against the passes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    budgets = list(dict.fromkeys(row["passes"] for row in rows))
+    budgets = sorted({row["passes"] for row in rows})
     names = sorted(dict.fromkeys(row["variant"] for row in rows),
                    key=lambda name: mean([row for row in rows if row["variant"] == name]))  # fmt: skip
-    size = (3.2 + 3.2 * len(budgets), 1.0 + 0.3 * len(names))
-    figure, panels = plt.subplots(1, len(budgets), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    for axes, budget in zip(panels[0], budgets, strict=True):
-        own = [row for row in rows if row["passes"] == budget]
-        axes.plot([100 * row["accuracy"] for row in own], [names.index(row["variant"]) for row in own], "o", alpha=0.7)
-        axes.set_yticks(range(len(names)), names)
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_xlabel("accuracy, %")
-        axes.set_title(f"{budget:,} teacher passes")
+    panels = 1 if len(budgets) > MOST_PANELS else len(budgets)
+    size = (6.4, 4.4) if panels < len(budgets) else (3.2 + 3.2 * panels, 1.0 + 0.3 * len(names))
+    figure, axes = plt.subplots(1, panels, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    if panels < len(budgets):
+        against_passes(axes[0, 0], rows, list(reversed(names)))
+    else:
+        for panel, budget in zip(axes[0], budgets, strict=True):
+            own = [row for row in rows if row["passes"] == budget]
+            panel.plot([100 * row["accuracy"] for row in own], [names.index(row["variant"]) for row in own], "o",
+                       alpha=0.7)  # fmt: skip
+            panel.set_yticks(range(len(names)), names)
+            panel.grid(axis="x", alpha=0.3)
+            panel.set_xlabel("accuracy, %")
+            panel.set_title(f"{budget:,} teacher passes")
     figure.savefig(path, dpi=150, metadata={"Software": ""})
+
+
+def against_passes(axes: Axes, rows: list[dict[str, Any]], names: list[str]) -> None:
+    """A line of mean accuracies for each variant, every seed as a point, over the passes that were counted."""
+    for name in names:
+        own = [row for row in rows if row["variant"] == name]
+        known = [[row for row in own if row["passes"] == budget] for budget in sorted({row["passes"] for row in own})]
+        middle = [statistics.mean(row["counted"] for row in cells) for cells in known]
+        line = axes.plot(middle, [100 * mean(cells) for cells in known], label=name)[0]
+        each = [(row["counted"], 100 * row["accuracy"]) for row in own]
+        axes.plot(*zip(*each, strict=True), "o", color=line.get_color(), alpha=0.5, markersize=4)
+    axes.set_xscale("log")
+    axes.set_xlabel("counted teacher passes")
+    axes.set_ylabel("accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
 
 
 if __name__ == "__main__":

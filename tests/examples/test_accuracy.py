@@ -55,6 +55,20 @@ def test_cells_are_made_once(accuracy: ModuleType, tmp_path: Path, capsys: pytes
     assert (tmp_path / "digits.png").stat().st_size > 1000
 
 
+def test_several_budgets_are_an_axis(accuracy: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    known = {"pair": "digits", "variant": "loop", "seed": 0, "error": "", "accuracy": 0.9, "agreement": 0.9,
+             "teacher_accuracy": 1.0, "samples": 100, "learned_rows": 100}  # fmt: skip
+    lines = [json.dumps({**known, "passes": passes, "counted": passes}) for passes in (2000, 20_000, 200_000)]
+    (tmp_path / "cells.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    chosen = ["--only", "loop", "noise", "--passes", "2000", "20000", "200000", "--seeds", "0", "1"]
+    assert accuracy.main(["digits", *chosen, "--out", str(tmp_path), "--known"]) == 0
+    with (tmp_path / "digits.csv").open() as stream:
+        assert [row["passes"] for row in csv.DictReader(stream)] == ["2000", "20000", "200000"]
+    assert capsys.readouterr().out.count("| loop |") == 3
+    assert not (tmp_path / "runs").exists(), "--known runs nothing"
+    assert (tmp_path / "digits.png").stat().st_size > 1000
+
+
 def test_the_winner_without_each_of_its_parts(accuracy: ModuleType):
     assert accuracy.left_out(("smooth", "rounds", "ema")) == {
         "all": ("smooth", "rounds", "ema"),
