@@ -15,6 +15,8 @@ from cake_cli.text import printable
 
 LOG_SECONDS = 30.0
 LOG_SHARE = 0.05
+LEAST_LOG_SECONDS = 1.0
+"""Between two lines of a stage, so that one that is soon over does not fill the screen."""
 
 
 def figures_text(figures: dict[str, Figure]) -> str:
@@ -115,7 +117,8 @@ class _LogStage(_StageLine):
         self.done += amount
         self.figures |= figures
         now, share = time.monotonic(), self.done / max(self.total, 1)
-        due = share - self.last_share >= LOG_SHARE or now - self.last_time >= LOG_SECONDS
+        waited = now - self.last_time
+        due = waited >= (LEAST_LOG_SECONDS if share - self.last_share >= LOG_SHARE else LOG_SECONDS)
         if self.console.progress != "log" or not due or share > 1 - 1e-9:
             return
         self.last_share, self.last_time = share, now
@@ -145,7 +148,7 @@ class BarReporter:
 
 
 class LogReporter(BarReporter):
-    """Plain lines, every 5 % or 30 seconds; or none, by the console's setting."""
+    """Plain lines, every 5 % (at most one a second) or 30 seconds; or none, by the console's setting."""
 
     def stage(self, name: str, total: int, unit: str) -> Stage:
         """A stage in lines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -23,7 +24,8 @@ Cake = Callable[..., Outcome]
 ESCAPE = "\x1b"
 
 
-def test_a_pipe_gets_plain_lines(cake: Cake, mlp_file: Path):
+def test_a_pipe_gets_plain_lines(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "LEAST_LOG_SECONDS", 0.0)  # this run takes less than a second
     outcome = cake("distill", mlp_file, *TINY, "-o", "run")
     assert outcome.out == "run/student.safetensors\n"
     assert ESCAPE not in outcome.err
@@ -243,12 +245,19 @@ def test_some_terminals_want_lines(monkeypatch: pytest.MonkeyPatch, name: str, v
 # --- progress -----------------------------------------------------------------------------------------------------
 
 
-def test_log_lines_come_every_twentieth(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(("seconds", "least", "most"), [(100, 18, 20), (10, 8, 10), (0.5, 0, 0)])
+def test_log_lines_come_every_twentieth_but_at_most_one_a_second(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: float, least: int, most: int
+):
+    clock = (seconds * tick / 1000 for tick in itertools.count())
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with reporter_of(Console(progress="log")).stage("training", 1000, "epochs") as stage:
         for _ in range(1000):
             stage.advance()
-    lines = [line for line in capsys.readouterr().err.splitlines() if "%" in line]
-    assert 18 <= len(lines) <= 20
+    told = capsys.readouterr().err
+    assert least <= told.count("%") <= most
+    assert "training: 1,000 epochs" in told, "that it began"
+    assert "ok training" in told, "and that it is over"
 
 
 def test_never_a_silent_minute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
