@@ -74,6 +74,12 @@ class Cell:
         """Whether samples take fewer steps."""
         return next((part for part in self.parts if part in ("short", "shorter")), None)
 
+    @property
+    def beside(self) -> int:
+        """Starting points that are labelled and not moved, for each sample."""
+        named = [part.split() for part in self.parts if part.split()[0] == "noise"]
+        return (NOISE_FOR_EACH if len(named[0]) == 1 else int(named[0][1])) if named else 0
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Makes what is missing, then prints and writes the table; the number of cells that failed."""
@@ -226,7 +232,7 @@ def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
         again = 1.5 if "rounds" in cell.parts else 1
         learned = min(learned, cell.passes / 2 / again)
         looked_at = learned * again
-    beside = NOISE_FOR_EACH if "noise" in cell.parts else 0  # for each sample so many that are not moved
+    beside = cell.beside
     samples = in_sets((cell.passes - looked_at) / (2 * steps + 1 + beside))
     ways = min(WAYPOINTS, steps - 1) if "waypoints" in cell.parts else 0
     epochs = learned / samples / (1 + beside + ways)

@@ -40,6 +40,9 @@ PARTS: dict[str, list[str]] = {
     "logits": ["--loss", "logits", "--lr", "0.01"],
     "hard": ["--set", "training.labels=hard"],
     "noise": [],
+    "noise 3": [],
+    "noise 15": [],
+    "noise 31": [],
     "waypoints": [],
     "langevin": ["--noise", "langevin"],
     "curriculum": ["--set", "synthesis.curriculum=true"],
@@ -54,10 +57,10 @@ PARTS: dict[str, list[str]] = {
 noise at many brightnesses and contrasts, with scenes from that, shapes and lines; they move by plain gradient descent
 wherever it leads, with normalised by steps of a given length, with clamp within the range of inputs; with short, a
 quarter of the steps makes four times the samples, with shorter a sixteenth sixteen times; with longer, students learn
-half as many rows again, as they do in rounds; with noise, seven starting points are labelled and learned beside each
-sample, and with waypoints seven points on its way, as by default in rounds. With curriculum the disagreement's weight
-rises from round to round; with balance rare classes count for more in training, and with entropy sets are drawn to
-as many samples of each class."""
+half as many rows again, as they do in rounds; with noise, seven starting points (or the number that follows) are
+labelled and learned beside each sample, and with waypoints seven points on its way, as by default in rounds. With
+curriculum the disagreement's weight rises from round to round; with balance rare classes count for more in training,
+and with entropy sets are drawn to as many samples of each class."""
 
 OLD_LOOP = ("smooth", "rounds", "disagreement", "short")
 EXPOSED_LOOP = ("exposed", "rounds", "disagreement", "shorter", "noise")
@@ -85,6 +88,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "loop, no clamp": tuple(part for part in LOOP if part != "clamp"),
     "loop, no waypoints": tuple(part for part in LOOP if part != "waypoints"),
     "loop, no noise beside": tuple(part for part in LOOP if part != "noise"),
+    "loop, 3 labels beside": tuple("noise 3" if part == "noise" else part for part in LOOP),
+    "loop, 15 labels beside": tuple("noise 15" if part == "noise" else part for part in LOOP),
+    "loop, 31 labels beside": tuple("noise 31" if part == "noise" else part for part in LOOP),
     "loop, no disagreement": tuple(part for part in LOOP if part != "disagreement"),
     "loop, in one go": tuple(part for part in LOOP if part not in ("rounds", "disagreement")),
     "loop, 128 steps": tuple(part for part in LOOP if part != "shorter"),
