@@ -13,7 +13,7 @@ from torch import nn
 
 from cake_cli.address import as_address
 from cake_cli.config import Config, TeacherConfig
-from cake_cli.data import TEACHER, Evaluation, at_chance, evaluate, open_heldout, read_class_map
+from cake_cli.data import TEACHER, Evaluation, evaluate, open_heldout, read_class_map
 from cake_cli.errors import AgreementMissed, DataError, ModelFileError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware, pick
@@ -155,7 +155,6 @@ def assess(
         batch_size=batch_size,
         reporter=reporter,
     )
-    _warn_of_chance(found, reporter)
     everyone = ready if judge is None else {TEACHER: judge, **ready}
     timed = {name: model for name, model in everyone.items() if model.seconds_a_row is None}
     speeds = _speeds(timed, first.spec.shape, hardware, reporter) if speed else {}
@@ -245,19 +244,6 @@ def _seen_from(bounds: tuple[float, float], spec: InputSpec, own: tuple[float, f
         std=tuple(std / scale for std in spec.std),
         range=bounds,
     )
-
-
-def _warn_of_chance(found: Mapping[str, Evaluation], reporter: Reporter) -> None:
-    """Names models that cannot be told from guessing beside others that can."""
-    guessing = [name for name, evaluation in found.items() if at_chance(evaluation)]
-    if TEACHER in guessing or (guessing and len(found) == 1):
-        return  # already said, with what to check
-    for name in guessing:
-        share = found[name].accuracy
-        reporter.warn(
-            f"{name} is right on {share:.1%}, no more than chance: it has learned little, or it takes inputs or "
-            "orders classes in another way"
-        )
 
 
 def _speeds(

@@ -61,7 +61,7 @@ class Compared:
 
 
 def measure(prepared: Prepared, *, seconds: float, student: str | None = None) -> dict[str, Any]:
-    """What `cake bench` prints; the README documents the keys.
+    """What `cake bench` prints; .github/REFERENCE.md documents the keys.
 
     Args:
         prepared: has a teacher.

@@ -181,11 +181,6 @@ def is_named(text: str) -> bool:
     return base in STUDENTS or _WRN.fullmatch(base) is not None
 
 
-def base_name(student: str) -> str:
-    """``mlp`` of ``mlp:64,64``; raises as `read_student`."""
-    return read_student(student).base
-
-
 def usual_student(shape: Sequence[object]) -> str:
     """What is proposed for inputs (C, H, W) or (D,) where nothing is known of the user's wish."""
     return "cnn" if len(shape) == 3 else "mlp"

@@ -21,6 +21,7 @@ from cake_cli.report.page import write_report
 from cake_cli.rounds import expected_agreement, follow_rounds, hand_over, last_stretch, look_back, make_in_rounds
 from cake_cli.runs import OtherRanksRun, RunDirectory, folder_name
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesizing import synthesize
 from cake_cli.training import Stretch, train_baseline, train_student
 
@@ -51,6 +52,7 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     _record_bank(run, bank)
     if len(prepared.students) > 1:
         _teach_each(prepared, run, bank, reporter, ranks)
+        run.update(training_passes=asdict(Passes(forward=_labelled_for_all(prepared, run))))
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         run.finish("complete")
         if prepared.config.evaluation.report:
@@ -124,6 +126,13 @@ def _teach_each(
             raise
 
 
+def _labelled_for_all(prepared: Prepared, run: RunDirectory) -> int:
+    """Rows that the teacher labelled for the training of several students; what all of them learn from counts once."""
+    own: list[int] = [one.record["training_passes"]["forward"] for one in run.students().values()]
+    between: int = sum(known["training_passes"]["forward"] for known in run.record.get("rounds", []))
+    return between + sum(own) - (len(own) - 1) * prepared.labelled_together
+
+
 def _run_of_one(prepared: Prepared, run: RunDirectory, path: Path, bank: SampleBank | None) -> RunDirectory:
     """The run directory of one of several students, as `cake train` would make it; gone on with where it is there."""
     if (path / "run.json").is_file():
@@ -169,7 +178,7 @@ def assist(prepared: Prepared, path: Path, ranks: Ranks) -> None:
 
 
 def result(run: RunDirectory) -> dict[str, Any]:
-    """The outcome of a run, as `--json` prints it; the README documents the keys."""
+    """The outcome of a run, as `--json` prints it; .github/REFERENCE.md documents the keys."""
     record = run.record
     synthesis = record.get("synthesis") or {}
     several = {name: result(own) for name, own in run.students().items()}
@@ -268,6 +277,7 @@ def _evaluate(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> dict
         classes=prepared.subject.classes,
         teacher=prepared.teacher,
         device=hardware.device,
+        may_guess=("noise_baseline",),
         reporter=reporter,
     )
     return evaluation_record(found, heldout.name, heldout.notes)

@@ -167,6 +167,12 @@ class Prepared:
         return sum(map(len, rounds)) * self.plan.set_size
 
     @property
+    def labelled_together(self) -> int:
+        """How many of those the teacher labels once for all students; beside a bank of another run none."""
+        own = self.bank is not None and self.config.synthesis.bank is None
+        return self.noise_samples if own and self.teacher is not None else 0
+
+    @property
     def waypoints(self) -> int:
         """W: how many points on the way of each sample are learned beside it."""
         given, settings = self.config.training.waypoints, self.config.synthesis

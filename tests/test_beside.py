@@ -179,6 +179,7 @@ def test_several_students_learn_the_same_noise_labelled_once(
     for own in run.students().values():
         assert own.record["training_passes"]["forward"] == 7 * 180
         assert own.config().training.noise_samples == 7 * 180, "so that it can be gone on with alone"
+    assert run.record["training_passes"] == {"forward": 7 * 180, "backward": 0}, "both learn from the same labels"
     assert not (run.path / "checkpoints").exists()
 
 

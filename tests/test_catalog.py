@@ -12,7 +12,6 @@ from cake_cli.catalog import (
     OWN,
     STUDENTS,
     TORCHVISION_NAMES,
-    base_name,
     is_named,
     read_student,
     relatives,
@@ -28,7 +27,7 @@ def test_every_classifier_of_torchvision_is_there_once() -> None:
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_a_name_is_read_as_itself(name: str) -> None:
-    assert read_student(name).base == base_name(name) == name
+    assert read_student(name).base == name
     assert is_named(name)
     assert name not in relatives(name)
     assert set(relatives(name)) <= set(STUDENTS)
@@ -41,7 +40,7 @@ def test_options() -> None:
     assert read_student("resnet18:form=small").form == "small"
     assert read_student("resnet18").form is None
     assert read_student("wrn-22-4").numbers == {"depth": 22, "width": 4}
-    assert base_name("vit:patch=2") == "vit"
+    assert read_student("vit:patch=2").base == "vit"
 
 
 def test_other_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,14 +104,14 @@ def test_what_is_advised_can_be_typed(text: str) -> None:
 )
 def test_an_unknown_name_suggests_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        base_name(name)
+        read_student(name)
     assert f"there is no student {name!r}, did you mean {hint}?" == caught.value.what
     assert "cake students" in (caught.value.fix or "")
 
 
 def test_a_name_like_no_other_has_no_suggestion() -> None:
     with pytest.raises(UsageError) as caught:
-        base_name("qqqq")
+        read_student("qqqq")
     assert caught.value.what == "there is no student 'qqqq'"
 
 

@@ -69,6 +69,7 @@ def distill(
     split: o.Split = None,
     label_column: o.LabelColumn = None,
     class_map: o.ClassMap = None,
+    strict: o.Strict = None,
     data_root: o.DataRoot = None,
     download: o.Download = None,
     baseline: o.Baseline = None,
@@ -103,7 +104,7 @@ def distill(
         hard_weight=hard_weight, data=data, split=split, label_column=label_column,
         data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
-        class_map=class_map, export=export or None, report=report, plan=step_plan,
+        class_map=class_map, strict=strict, export=export or None, report=report, plan=step_plan,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     run_command(console, settings, command="distill", out=out, force=force, dry_run=dry_run, print_config=print_config)

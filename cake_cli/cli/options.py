@@ -31,13 +31,15 @@ from cake_cli.settings import defaults, descriptions, field_types, full_key, rec
 Progress = Literal["auto", "bar", "log", "none"]
 
 
-def flag(key: str, *names: str, panel: str, metavar: str | None = None, complete: Any = None) -> Any:
-    """An option for one setting: its help is the line under the field, with the default."""
+def flag(
+    key: str, *names: str, panel: str, metavar: str | None = None, complete: Any = None, otherwise: str | None = None
+) -> Any:
+    """An option for one setting: its help is the line under the field, with the default or what is `otherwise`."""
     default = defaults()[key]
     written = ", ".join(default) if isinstance(default, tuple) else default
     if isinstance(default, bool):  # not by its value: 1.0 is True, and so is the temperature
         written = "yes" if default else "no"
-    shown = "" if default is None or default == () else f" Default: {written}."
+    shown = f" Default: {otherwise or written}." if otherwise or default not in (None, ()) else ""
     return typer.Option(
         *names,
         help=f"{descriptions()[key]}{shown}",
@@ -156,10 +158,25 @@ Formats = Annotated[
         complete=complete_bank_format,
     ),
 ]
+KeptFormats = Annotated[
+    list[str] | None,
+    flag(
+        "synthesis.formats",
+        "--format",
+        panel=OUTPUT,
+        metavar="|".join(get_args(BankFormat)),
+        complete=complete_bank_format,
+        otherwise="as it was begun with",
+    ),
+]
 GradientKind = Annotated[Gradients | None, flag("synthesis.gradients", "--gradients", panel=SYNTHESIS)]
 Queries = Annotated[int | None, flag("synthesis.queries", "--queries", panel=SYNTHESIS)]
 Rounds = Annotated[int | None, flag("synthesis.rounds", "--rounds", panel=SYNTHESIS)]
 Disagreement = Annotated[float | None, flag("synthesis.disagreement", "--disagreement", panel=SYNTHESIS)]
+KeptDisagreement = Annotated[
+    float | None,
+    flag("synthesis.disagreement", "--disagreement", panel=SYNTHESIS, otherwise="as it was begun with"),
+]
 Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
 ContrastiveName = Annotated[Contrastive | None, flag("synthesis.contrastive", "--contrastive", panel=SYNTHESIS)]
 NoiseName = Annotated[Noise | None, flag("synthesis.noise", "--noise", panel=SYNTHESIS)]
@@ -219,7 +236,9 @@ DryRun = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=TERMINAL)]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the result's path.", rich_help_panel=TERMINAL)]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Only the result, such as its path.", rich_help_panel=TERMINAL)
+]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Show what was measured, too.", rich_help_panel=TERMINAL)
 ]

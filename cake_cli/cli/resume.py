@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 from cake_cli.config import Config
-from cake_cli.errors import DataError
+from cake_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from cake_cli.models.blueprint import Blueprint
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 def resume(
     path: Annotated[Path, typer.Argument(help="A run directory or a bank.", metavar="RUN")],
-    formats: o.Formats = None,
-    disagreement: o.Disagreement = None,
+    formats: o.KeptFormats = None,
+    disagreement: o.KeptDisagreement = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -46,6 +47,10 @@ def resume(
         raise DataError(f"{path} is neither a run nor a bank of cake's own", f"cake resume {whole}")
     asked = {} if formats is None else {"synthesis.formats": formats}
     settings = build(read_file(config) | asked, origin=str(config))
+    if disagreement is not None and (path / "manifest.json").is_file():
+        raise UsageError(
+            f"{path} is a bank, and there is no student to differ from", f"cake resume {shlex.quote(str(path))}"
+        )
     if is_run and disagreement is not None:
         settings = replace(settings, synthesis=replace(settings.synthesis, disagreement=disagreement))
         write_text(config, write_toml(settings))

@@ -219,7 +219,7 @@ def _facts(outcome: dict[str, Any], each: list[dict[str, Any]]) -> list[tuple[st
     facts.append(("report", outcome["report"] or "not written (--no-report)"))
     if not outcome["data_free"]:
         facts.append(("data", "NOT data-free: real data trained the student"))
-    forward = passes["forward"] + sum((one["training_passes"] or {"forward": 0})["forward"] for one in each)
+    forward = passes["forward"] + (outcome["training_passes"] or {"forward": 0})["forward"]
     cost = f"{count(forward)} forward and {count(passes['backward'])} backward teacher passes, "
     if asked := outcome["student_passes"]:
         cost += f"{count(asked['forward'])} and {count(asked['backward'])} student passes, "

@@ -194,5 +194,5 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     budget = config.synthesis.budget_seconds
     if prepared.bank is None and budget is not None:
         parts.append(f"at most {duration(budget)} of synthesis")
-    parts.append(f"{size(cost.disk)} of disk")
+    parts.append(f"{size(cost.disk)} of disk" + (f" and {size(cost.memory)} of memory" if cost.memory else ""))
     return ", ".join(parts)

@@ -45,6 +45,7 @@ def train(
     split: o.Split = None,
     label_column: o.LabelColumn = None,
     class_map: o.ClassMap = None,
+    strict: o.Strict = None,
     data_root: o.DataRoot = None,
     download: o.Download = None,
     baseline: o.Baseline = None,
@@ -73,7 +74,7 @@ def train(
         temperature=temperature, ema=ema, views=views, real_data=real_data, hard_weight=hard_weight, data=data,
         split=split, label_column=label_column, data_root=data_root, download=download, baseline=baseline,
         min_agreement=min_agreement, device=device, precision=precision, deterministic=deterministic,
-        class_map=class_map, export=export or None, report=report,
+        class_map=class_map, strict=strict, export=export or None, report=report,
     )  # fmt: skip
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     run_command(console, settings, command="train", out=out, force=force, dry_run=dry_run, print_config=print_config)

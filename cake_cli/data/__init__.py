@@ -1,7 +1,7 @@
 """Held-out data and the metrics measured on it, which never train and never select; and real data to learn from."""
 
 from cake_cli.data.class_map import read_class_map
-from cake_cli.data.evaluate import TEACHER, Model, at_chance, evaluate
+from cake_cli.data.evaluate import TEACHER, Model, evaluate
 from cake_cli.data.evaluation import ClassRecall, ConfidenceBin, Evaluation
 from cake_cli.data.held_out import HeldOut
 from cake_cli.data.opening import open_heldout
@@ -14,7 +14,6 @@ __all__ = [
     "Evaluation",
     "HeldOut",
     "Model",
-    "at_chance",
     "evaluate",
     "open_heldout",
     "read_class_map",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ def evaluate(
     device: torch.device | str,
     batch_size: int = 256,
     seed: int = 0,
+    may_guess: Collection[str] = (),
     reporter: Reporter = SILENT,
 ) -> dict[str, Evaluation]:
     """Runs one pass over the held-out set for all models.
@@ -45,6 +46,7 @@ def evaluate(
         device: where rows are moved.
         batch_size: rows a forward pass.
         seed: of the bootstrap.
+        may_guess: models of which nobody expects more than chance, by name.
         reporter: told the stage "evaluation", counted in images.
 
     Returns:
@@ -88,7 +90,8 @@ def evaluate(
     for note in heldout.notes:
         if note not in told:
             reporter.warn(note)
-    _warn_of_chance(results, classes, teacher is not None, reporter)
+    expected = {name: found for name, found in results.items() if name not in may_guess}
+    _warn_of_chance(expected, classes, teacher is not None, reporter)
     return results
 
 
@@ -103,7 +106,7 @@ class _Runner:
         self._rows = 0
 
     def logits(self, rows: Tensor) -> Tensor:
-        """Checked logits of a batch, float32 (N, K) on the CPU."""
+        """Checked logits of a batch, float32 (N, K) on the CPU; raises as `evaluate`."""
         self._rows = self._rows or len(rows)
         while True:
             try:
@@ -140,13 +143,18 @@ def at_chance(found: Evaluation) -> bool:
 
 
 def _warn_of_chance(results: Mapping[str, Evaluation], classes: int, with_teacher: bool, reporter: Reporter) -> None:
-    """Warns when the one model that should be good cannot be told from guessing."""
-    if not with_teacher and len(results) > 1:
-        return
-    name = TEACHER if with_teacher else next(iter(results))
-    found = results[name]
-    if at_chance(found):
+    """Warns when what should be good cannot be told from guessing: the teacher or the one model, else any model."""
+    guessing = [name for name, found in results.items() if at_chance(found)]
+    good = TEACHER if with_teacher else next(iter(results), TEACHER)
+    if good in guessing and (with_teacher or len(results) == 1):
+        found = results[good]
         reporter.warn(
-            f"{name} is right on {100 * found.accuracy:.1f} % of {found.samples:,} held-out rows, and chance is "
+            f"{good} is right on {100 * found.accuracy:.1f} % of {found.samples:,} held-out rows, and chance is "
             f"{100 / classes:.3g} %: check mean and std, the input range, and the order of the labels"
+        )
+        return
+    for name in guessing:
+        reporter.warn(
+            f"{name} is right on {results[name].accuracy:.1%}, no more than chance: it has learned little, or it takes "
+            "inputs or orders classes in another way"
         )

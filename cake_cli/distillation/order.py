@@ -93,7 +93,7 @@ def with_partners(order: Order, group: int, paired: int, generator: torch.Genera
 
 
 def share_of(order: Order, rank: int, world: int) -> Order:
-    """The part of every batch that one of `world` processes learns."""
+    """The part of every batch that one of `world` processes learns; ValueError if the last batch is no whole one."""
     if world == 1:
         return order
     if len(order.index) % order.batch:

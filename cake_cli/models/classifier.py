@@ -18,6 +18,9 @@ Batching = Literal["direct", "vmap", "loop", "padded"]
 """How many rows are computed: as the file is, as one row mapped over the batch, row by row, or in batches of
 the one size that the file takes, the last one padded."""
 
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+"""What torch calls the running figures of a batch normalisation."""
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -74,8 +77,13 @@ class Classifier:
 
     @property
     def parameters(self) -> int:
-        """How many weights the file holds."""
-        return sum(tensor.numel() for tensor in {id(t): t for t in self.module.state_dict().values()}.values())
+        """How many weights there are; running figures of batch normalisation, which nothing learns, are none.
+
+        Converted modules may hold weights as buffers.
+        """
+        state = self.module.state_dict()
+        weights = {id(tensor): tensor for name, tensor in state.items() if name.rpartition(".")[2] not in RUNNING}
+        return sum(tensor.numel() for tensor in weights.values())
 
     def names(self) -> tuple[str, ...]:
         """The class names, or the class numbers as text."""

@@ -240,7 +240,11 @@ def rounds(record: Mapping[str, Any]) -> Table | None:
 
 def _in_training(record: Mapping[str, Any]) -> Cell:
     asked = number(dig(record, "training_passes", "forward"))
-    return Cell(count(asked), "real samples or views that the teacher labelled") if asked else Cell(NOTHING)
+    return (
+        Cell(count(asked), "starting points, real samples or views that the teacher labelled")
+        if asked
+        else Cell(NOTHING)
+    )
 
 
 def _of_student(record: Mapping[str, Any]) -> Cell:

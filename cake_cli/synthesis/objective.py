@@ -102,19 +102,3 @@ def cake_objective(
         whole_sets=statistics is not None or entropy > 0 or (contrastive > 0 and contrast is not contrastive_mse),
         layers=() if statistics is None else statistics[1].layers,
     )
-
-
-def reference_weights(*, contr: float, cls: float, tv: float, set_size: int, groups: int) -> tuple[float, float, float]:
-    """The reference implementation's weights, which scale means over a set, as weights per sample.
-
-    Args:
-        contr: weight of ``½ · G² · mean over rows, ordered pairs and logits``.
-        cls: weight of ``G · mean over the set of cross-entropy``.
-        tv: weight of ``mean over the set and channels of total variation``.
-        set_size: B.
-        groups: G.
-
-    Returns:
-        (cls, contrastive, tv) for `cake_objective`, which give the same gradient.
-    """
-    return cls * groups / set_size, contr * groups**2 / set_size, tv / set_size

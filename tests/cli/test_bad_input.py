@@ -227,7 +227,7 @@ def test_an_unreadable_image_is_counted_or_fatal_when_asked(cake: Cake, mlp_file
     assert "warning: 1 image could not be read and left out: class1/1.png (not an image)" in outcome.err
     strict = cake("evaluate", mlp_file, "--data", "val", "--strict")
     assert "val holds images that cannot be read: class1/1.png (not an image)" in refusal(strict, 4)
-    run = cake("distill", mlp_file, *TINY, "--data", "val", "--set", "strict=true", "-o", "run")
+    run = cake("distill", mlp_file, *TINY, "--data", "val", "--strict", "-o", "run")
     assert "cannot be read" in refusal(run, 4)
 
 

@@ -191,6 +191,18 @@ def test_pictures(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path):
     assert "drawn exists and is not empty" in refused.err
 
 
+def test_distill_names_a_student_at_chance_but_no_floor(cake: Cake, tmp_path: Path):
+    rows = np.eye(3, dtype=np.float32)[np.arange(90) % 3]
+    np.savez(tmp_path / "easy.npz", x=rows, y=np.arange(90) % 3)
+    save_linear(tmp_path / "good.onnx", np.eye(3, dtype=np.float32))
+    learns_nothing = ("--student", "mlp:4", "--samples", "90", "--steps", "1", "--epochs", "1", "--lr", "1e-9")
+    outcome = cake("distill", "good.onnx", *learns_nothing, "--data", "easy.npz", "--no-report", "-o", "run")
+    assert outcome.code == 0
+    warned = [line for line in outcome.err.splitlines() if line.startswith("warning:") and "chance" in line]
+    assert len(warned) == 1
+    assert warned[0].startswith("warning: student is right on")
+
+
 def test_a_student_at_chance_beside_a_good_teacher_is_named(cake: Cake, tmp_path: Path):
     rows = np.eye(3, dtype=np.float32)[np.arange(90) % 3]
     np.savez(tmp_path / "easy.npz", x=rows, y=np.arange(90) % 3)

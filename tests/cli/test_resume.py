@@ -161,6 +161,9 @@ def test_an_interrupted_bank_resumes_to_the_same_samples(
         stopped = cake("synthesize", mlp_file, *SYNTHESIS, "-o", "bank")
     assert stopped.code == 130
     assert "cake resume bank" in stopped.err
+    against = cake("resume", "bank", "--disagreement", "1")
+    assert (against.code, against.out) == (2, "")
+    assert "bank is a bank, and there is no student to differ from" in against.err
     shown = cake("inspect", "bank").out
     assert "partial: cake resume bank" in shown
     resumed = cake("resume", "bank", "-q")

@@ -141,19 +141,21 @@ def test_few_classes_have_no_top5_and_absent_classes_no_recall():
     ]
 
 
-def test_chance_is_a_warning_for_the_teacher_or_a_lone_model(random7):
+def test_chance_is_a_warning_for_the_teacher_or_else_for_each_model(random7):
     def shuffled(rows):
         return rows.roll(3, dims=1)
 
     for models, teacher, warned in (
         ({"m": shuffled}, None, ["m is right on"]),
         ({"m": lambda x: x}, shuffled, ["teacher is right on"]),
-        ({"m": shuffled}, lambda x: x, []),
-        ({"m": shuffled, "n": shuffled}, None, []),
+        ({"m": shuffled, "n": lambda x: x}, lambda x: x, ["m is right on"]),
+        ({"m": shuffled, "n": shuffled}, None, ["m is right on", "n is right on"]),
+        ({"m": lambda x: x, "floor": shuffled}, lambda x: x, []),
         ({"m": lambda x: x}, None, []),
     ):
         listener = Listener()
-        evaluate(models, random7, classes=7, teacher=teacher, device="cpu", reporter=listener)
+        told = {"may_guess": ("floor",), "reporter": listener}
+        evaluate(models, random7, classes=7, teacher=teacher, device="cpu", **told)
         assert len(listener.warnings) == len(warned)
         assert all(text.startswith(start) for text, start in zip(listener.warnings, warned, strict=True))
         assert listener.stages == [("evaluation", 200, "images")]

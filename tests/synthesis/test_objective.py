@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import contrastive_mse
-from cake_cli.synthesis.objective import cake_objective, reference_weights
+from cake_cli.synthesis.objective import cake_objective
 from cake_cli.synthesis.terms import Candidates, classification
 
 ROWS, GROUPS, CLASSES = 3, 4, 5
@@ -93,6 +93,22 @@ def reference_loss(
         + contr * 0.5 * groups**2 * pairs
         + tv * (vertical + horizontal).mean()
     )
+
+
+def reference_weights(*, contr: float, cls: float, tv: float, set_size: int, groups: int) -> tuple[float, float, float]:
+    """The reference implementation's weights, which scale means over a set, as weights per sample.
+
+    Args:
+        contr: weight of ``½ · G² · mean over rows, ordered pairs and logits``.
+        cls: weight of ``G · mean over the set of cross-entropy``.
+        tv: weight of ``mean over the set and channels of total variation``.
+        set_size: B.
+        groups: G.
+
+    Returns:
+        (cls, contrastive, tv) for `cake_objective`, which give the same gradient.
+    """
+    return cls * groups / set_size, contr * groups**2 / set_size, tv / set_size
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -44,7 +44,12 @@ class RuntimeOracle:
         self.kind = kind
 
     def ask(self, rows: np.ndarray) -> Answer:
-        """Runs float32 rows (N, *row); whole numbers where the graph takes bytes."""
+        """Runs float32 rows (N, *row); whole numbers where the graph takes bytes.
+
+        Raises:
+            MemoryError: if onnxruntime has too little for so many rows.
+            RunError: if it fails on them for another reason.
+        """
         bounds = _BYTES.get(self.runtime.port.kind)
         try:
             values = self.runtime(rows if bounds is None else np.rint(rows).clip(*bounds))[0]

@@ -75,6 +75,7 @@ def export(
         aside: move such a file aside, instead of replacing it.
 
     Raises:
+        ModelFileError: if the classifier gives outputs only.
         UsageError: if `path` is taken, or format and options do not fit each other or the model.
         RunError: if the exporter fails, or the file does not compare equal; then nothing changes on disk.
         EnvironmentFault: if the disk is full or refuses.

@@ -13,11 +13,6 @@ from cake_cli.models.layouts import attempts, find_layout
 from cake_cli.models.opened import OpenedModel
 
 
-def is_model_folder(path: Path) -> bool:
-    """Whether a folder has a config.json."""
-    return path.is_dir() and (path / "config.json").is_file()
-
-
 def open_folder(path: Path, settings: TeacherConfig) -> tuple[OpenedModel, str]:
     """Opens a folder of timm or transformers; never the network, a pickle, or code of the folder.
 

@@ -19,8 +19,6 @@ from cake_cli.models.weights.reading import Weights, read_weights
 from cake_cli.spec import InputSpec
 from cake_cli.storage import sha256
 
-IMAGENET = 1000
-
 
 def open_weights(file: ModelFile, settings: TeacherConfig) -> OpenedModel:
     """Opens a state dict as a differentiable classifier.

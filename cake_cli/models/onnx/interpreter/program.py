@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto
 from torch import Tensor
 
 from cake_cli.models.onnx.interpreter.host import HOST_LIMIT, Host
@@ -222,8 +222,3 @@ def _mark_released(program: Program) -> None:
         names |= {name for body in step.bodies.values() for name in body.captured}
         step.released = tuple(sorted((names - needed) & made))
         needed |= names
-
-
-def node_names(nodes: Iterable[NodeProto]) -> set[str]:
-    """Every value that some node makes."""
-    return {name for node in nodes for name in node.output if name}
