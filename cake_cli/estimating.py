@@ -326,9 +326,10 @@ def require_room(prepared: Prepared, cost: Estimate, out: Path) -> None:
     """
     free = free_disk(out) + sum(file.stat().st_size for file in out.glob("**/*") if file.is_file())
     if cost.disk > free:
+        fitting = prepared.samples * free // (2 * cost.disk)
         raise EnvironmentFault(
             f"the run would write {cost.disk / 2**20:,.0f} MiB; {out} has {free / 2**20:,.0f} MiB free",
-            f"--samples {max(1, prepared.samples * free // (2 * cost.disk))}, or --out on another disk",
+            (f"--samples {fitting}, or " if fitting >= prepared.plan.set_size else "") + "--out on another disk",
         )
     memory = available_memory()
     if memory is not None and cost.memory > memory:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cake_cli.config import Precision
 from cake_cli.errors import EnvironmentFault
+from cake_cli.text import counted
 
 Layout = Literal["channels_last", "contiguous"]
 """How images lie in memory."""
@@ -41,7 +42,7 @@ class Hardware:
 
     def place(self, module: nn.Module) -> nn.Module:
         """Moves a module to the device, and its weights into the layout."""
-        return module.to(self.device).to(memory_format=_FORMATS[self.layout])
+        return in_layout(module.to(self.device), self.layout)
 
     def place_rows(self, rows: Tensor) -> Tensor:
         """Moves rows (N, *shape) to the device, images into the layout; from pinned memory without waiting."""
@@ -59,7 +60,15 @@ class Hardware:
         """``cpu (2 threads)`` or ``cuda:0 (NVIDIA H200)``."""
         if self.device.type == "cuda":
             return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
-        return f"{self.device} ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else str(self.device)
+        threads = counted(torch.get_num_threads(), "threads")
+        return f"{self.device} ({threads})" if self.device.type == "cpu" else str(self.device)
+
+
+def in_layout(module: nn.Module, layout: Layout) -> nn.Module:
+    """The module itself, with its weights in a layout: those of four axes, which alone meet images."""
+    return module._apply(  # type: ignore[no-untyped-call, no-any-return]
+        lambda tensor: tensor.to(memory_format=_FORMATS[layout]) if tensor.dim() == 4 else tensor
+    )
 
 
 def pick(device: str = "auto", precision: Precision = "auto", *, deterministic: bool = False) -> Hardware:

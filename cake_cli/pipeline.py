@@ -86,7 +86,7 @@ def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, repor
     if baseline:
         with run.timed("baseline"):
             train_baseline(prepared, run, reporter, ranks)
-    if prepared.heldout is not None:
+    if prepared.heldout is not None and (trains or baseline or run.record["evaluation"] is None):
         with run.timed("evaluation"):
             run.update(evaluation=_evaluate(prepared, run, reporter))
     if prepared.config.student.export:

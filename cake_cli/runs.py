@@ -87,6 +87,7 @@ class RunDirectory:
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path = path
         self.record = record
+        self.was_complete = record["status"] == "complete"
 
     @classmethod
     def create(cls, path: Path, config: Config, *, command: str, force: bool) -> RunDirectory:
@@ -205,7 +206,9 @@ class RunDirectory:
         self.update(status=status, finished=now(), error=error)
 
     def add_seconds(self, stage: str, seconds: float) -> None:
-        """Adds to the time a stage took, over all attempts."""
+        """Adds to the time a stage took, over all attempts; what a finished run does again is no part of its cost."""
+        if self.was_complete:
+            return
         spent = self.record["seconds"]
         self.update(seconds=spent | {stage: round(spent.get(stage, 0.0) + seconds, 3)})
 

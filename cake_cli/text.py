@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -13,6 +14,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2
 def printable(text: str) -> str:
     """The text with a mark in place of every character that no terminal should be sent."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def as_argument(path: object) -> str:
+    """A path as it is typed in a shell; one that begins with a dash would be taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def counted(number: int, units: str) -> str:
+    """``20,000 samples``, ``1 sample``."""
+    return f"{number:,} {units.removesuffix('s') if number == 1 else units}"
 
 
 def whole_characters(text: str) -> str:

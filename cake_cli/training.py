@@ -37,6 +37,7 @@ from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesis.sets import SetPlan
+from cake_cli.text import as_argument
 
 SHELVES = 16
 """Folders that labelled starting points are kept in, at most: each is filled by one rank, and not again when it is."""
@@ -353,7 +354,7 @@ def _heard(ranks: Ranks, run: RunDirectory) -> Iterator[None]:
             raise
         raise RunError(
             f"another of {ranks.world} ranks died without a word (killed, perhaps for memory); nothing is lost",
-            f"cake resume {shlex.quote(str(run.path))}, with as many ranks as you like",
+            f"cake resume {as_argument(run.path)}, with as many ranks as you like",
         ) from fault
 
 

@@ -20,6 +20,14 @@ def test_rows_and_weights_lie_as_the_layout_says() -> None:
     assert torch.equal(plain.place_rows(rows), rows)
 
 
+def test_weights_of_five_axes_are_left_as_they_are() -> None:
+    module = torch.nn.ModuleList([torch.nn.Conv3d(1, 2, 2), torch.nn.Conv2d(3, 8, 3)])
+    module.register_buffer("table", torch.randn(2, 1, 2, 1, 2))
+    placed = Hardware(torch.device("cpu"), "fp32", "channels_last").place(module)
+    assert placed[0].weight.is_contiguous()
+    assert placed[1].weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_vectors_have_no_layout() -> None:
     assert Hardware(torch.device("cpu"), "fp32").place_rows(torch.randn(2, 5)).is_contiguous()
 

@@ -121,7 +121,7 @@ def run_command(
     print_config: bool,
 ) -> None:
     """What follows once the settings of a distillation are read: print them, plan, or run."""
-    from cake_cli.cli.running import absolute, assist_distillation, plan, plan_json, run_distillation
+    from cake_cli.cli.running import absolute, assist_distillation, begun_whole, plan, plan_json, run_distillation
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
@@ -151,10 +151,12 @@ def run_command(
             if console.json_output:
                 console.json(plan_json(prepared, cost, path))
         elif ranks.is_first:
-            claim_output(path, force=force)
+            with begun_whole(path):
+                claim_output(path, force=force)
             with held(path):  # from before its first file on: two that start at once never mix theirs
-                check_output(path, force=False, own=True)
-                run = RunDirectory.begin(path, absolute(settings), command=command)
+                with begun_whole(path):
+                    check_output(path, force=False, own=True)
+                    run = RunDirectory.begin(path, absolute(settings), command=command)
                 run_distillation(console, prepared, run, ranks)
         else:
             assist_distillation(prepared, path, ranks)

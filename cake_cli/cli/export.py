@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from cake_cli.catalog import EXPORTS
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, size
 from cake_cli.errors import UsageError
+from cake_cli.text import as_argument
 
 FORMATS = ", ".join(EXPORTS)
 
@@ -99,4 +99,4 @@ def export(
         console.json({"model": str(model), "files": [file.to_json() for file in written]})
         return
     trusted = " --trust" if formats[-1] == "pt2" else ""
-    console.say(f"next: cake evaluate {shlex.quote(written[-1].path)}{trusted} --data DATA")
+    console.say(f"next: cake evaluate {as_argument(written[-1].path)}{trusted} --data DATA")

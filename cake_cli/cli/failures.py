@@ -49,6 +49,8 @@ def guarded(command: Callable[[], object]) -> int:
     """Runs a command line and returns its exit code; nothing escapes."""
     try:
         code = command()
+        if code == INTERRUPTED:  # Typer's answer to an interrupt that no command has caught
+            raise KeyboardInterrupt
     except BaseException as fault:
         return _ending(fault) if _is_ours_to_tell(fault) else INTERRUPTED
     return code if isinstance(code, int) else 0

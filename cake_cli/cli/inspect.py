@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from cake_cli.address import as_address
 from cake_cli.catalog import short_name, usual_student
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, count, duration
+from cake_cli.text import as_argument
 
 
 def inspect(
@@ -58,7 +58,7 @@ def inspect(
 
 
 def _begun(described: dict[str, Any]) -> list[tuple[str, str]]:
-    return [("to go on", f"cake resume {shlex.quote(described['path'])}")]
+    return [("to go on", f"cake resume {as_argument(described['path'])}")]
 
 
 def _weights(described: dict[str, Any]) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def _uncoded(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("its code", f"a file of SHA-256 {described['code_sha256']}"),
         ("parameters", count(described["parameters"])),
         ("classes", str(described["classes"])),
-        ("to open it", f"cake inspect {shlex.quote(described['path'])} {described['needs']}"),
+        ("to open it", f"cake inspect {as_argument(described['path'])} {described['needs']}"),
     ]
 
 
@@ -130,14 +130,14 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     verb = "evaluate it" if described["architecture"] else "copy it"
     student = usual_student(spec.shape)
     command = "evaluate {} --data DATA" if described["architecture"] else f"distill {{}} --student {student}"
-    subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
+    subject = " ".join([as_argument(described["path"]), *filter(None, [described["flags"]])])
     rows.append((f"to {verb}", "cake " + command.format(subject)))
     return rows
 
 
 def _asked(described: dict[str, Any], student: str) -> list[tuple[str, str]]:
     """What can be done with a model that gives outputs alone."""
-    subject = " ".join([shlex.quote(described["path"]), *filter(None, [described["flags"]])])
+    subject = " ".join([as_argument(described["path"]), *filter(None, [described["flags"]])])
     rows = [
         ("gradient", f"none: {described['no_gradient']}"),
         ("to ask it", f"cake distill {subject} --student {student}"),
@@ -157,7 +157,7 @@ def _classes(described: dict[str, Any]) -> str:
 def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
     health, passes = described["health"], described["teacher_passes"]
     rows = [
-        ("state", "complete" if described["complete"] else f"partial: cake resume {shlex.quote(described['path'])}"),
+        ("state", "complete" if described["complete"] else f"partial: cake resume {as_argument(described['path'])}"),
         ("samples", f"{described['samples']:,} in {described['shards']} shards"),
         ("teacher", f"{described['teacher']['name']}  {described['teacher']['sha256'][:16]}"),
         ("classes", _classes(described)),
@@ -220,5 +220,6 @@ def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append(("agreement", f"{evaluation['agreement']:.2%}"))
     rows += [("warning", warning) for warning in described["warnings"]]
     if described["resumable"]:
-        rows.append(("to go on", f"cake resume {shlex.quote(described['path'])}"))
+        first = ", when what failed is mended" if described["status"] == "failed" else ""
+        rows.append(("to go on", f"cake resume {as_argument(described['path'])}{first}"))
     return rows

@@ -71,21 +71,24 @@ def complete_bank_format(incomplete: str) -> list[str]:
     return [name for name in get_args(BankFormat) if name.startswith(incomplete)]
 
 
-def split_formats(given: Sequence[str]) -> list[ExportFormat]:
+def split_formats(given: Sequence[str], *, beside: bool = False) -> list[ExportFormat]:
     """Export formats, repeated or with commas between, each once and in order.
+
+    Args:
+        given: as they were typed.
+        beside: whether they are for files beside a student, which is one of safetensors already.
 
     Raises:
         UsageError: if one is unknown.
     """
     names = dict.fromkeys(name.strip().lower() for part in given for name in part.split(",") if name.strip())
+    offered = f"one of {', '.join(name for name in EXPORTS if not (beside and name == 'safetensors'))}"
     for name in names:
         if name not in EXPORTS:
             hint = did_you_mean(name, EXPORTS)
-            raise UsageError(
-                f"there is no export format {name!r}" + (f", {hint}" if hint else ""), f"one of {', '.join(EXPORTS)}"
-            )
+            raise UsageError(f"there is no export format {name!r}" + (f", {hint}" if hint else ""), offered)
     if not names:
-        raise UsageError("which format?", f"one of {', '.join(EXPORTS)}")
+        raise UsageError("which format?", offered)
     return [format for format in EXPORTS for name in names if name == format]
 
 
@@ -275,7 +278,7 @@ def read_config(
     if student:
         values |= {"student.architecture": student[0], "student.others": student[1:]}
     if "student.export" in values:
-        values["student.export"] = list(split_formats(values["student.export"]))
+        values["student.export"] = list(split_formats(values["student.export"], beside=True))
     values = {key: _split_list(key, value) for key, value in values.items()}
     return resolve(recipe=recipe, file=config, assignments=assignments or (), flags=values)
 

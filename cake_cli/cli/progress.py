@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.events import Figure, Reporter, Stage
-from cake_cli.text import printable
+from cake_cli.text import counted, printable
 
 LOG_SECONDS = 30.0
 LOG_SHARE = 0.05
@@ -41,6 +41,11 @@ class _StageLine:
         self.summary = ""
         self.started = time.monotonic()
 
+    @property
+    def whole(self) -> str:
+        """``1 epoch``, ``20,000 samples``."""
+        return counted(self.total, self.unit)
+
     def conclude(self, summary: str) -> None:
         """What the closing line says."""
         self.summary = summary
@@ -48,7 +53,7 @@ class _StageLine:
     def close(self, fault: BaseException | None) -> None:
         """The closing line, if the stage came to its end."""
         if fault is None:
-            summary = self.summary or f"{self.total:,} {self.unit}"
+            summary = self.summary or self.whole
             line = Text("ok ", style="green").append(f"{self.name:<10}", style="bold")
             line.append(
                 f" {printable(summary)}   {duration(time.monotonic() - self.started)}", style="not bold default"
@@ -104,7 +109,7 @@ class _LogStage(_StageLine):
     def __enter__(self) -> Self:
         self.last_share, self.last_time = 0.0, time.monotonic()
         if self.console.progress == "log":
-            self.console.say(f"{self.name}: {self.total:,} {self.unit}")
+            self.console.say(f"{self.name}: {self.whole}")
         return self
 
     def __exit__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 from cake_cli.config import Config
 from cake_cli.errors import DataError, UsageError
+from cake_cli.text import as_argument
 
 if TYPE_CHECKING:
     from cake_cli.models.blueprint import Blueprint
@@ -49,7 +49,7 @@ def resume(
     settings = build(read_file(config) | asked, origin=str(config))
     if disagreement is not None and (path / "manifest.json").is_file():
         raise UsageError(
-            f"{path} is a bank, and there is no student to differ from", f"cake resume {shlex.quote(str(path))}"
+            f"{path} is a bank, and there is no student to differ from", f"cake resume {as_argument(path)}"
         )
     if is_run and disagreement is not None:
         settings = replace(settings, synthesis=replace(settings.synthesis, disagreement=disagreement))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import traceback
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from cake_cli.catalog import read_student, short_name
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.config import Config
 from cake_cli.errors import AgreementMissed, CakeError, RunError
+from cake_cli.text import as_argument
 
 if TYPE_CHECKING:
     from cake_cli.estimating import Estimate
@@ -133,7 +133,7 @@ def stopped(kept: str, folder: Path, bank: Path, ranks: Ranks) -> CakeError:
     """
     from cake_cli.synthesizing import dead_ranks
 
-    command = f"cake resume {shlex.quote(str(folder))}"
+    command = f"cake resume {as_argument(folder)}"
     dead = dead_ranks(bank, ranks) if not ranks.is_alone else []
     if dead and set(range(ranks.rank)) <= set(dead):  # the first that lives says it
         which = f"rank {dead[0]}" if len(dead) == 1 else f"ranks {', '.join(map(str, dead))}"
@@ -142,6 +142,16 @@ def stopped(kept: str, folder: Path, bank: Path, ranks: Ranks) -> CakeError:
             f"{command}, with as many ranks as you like",
         )
     return Interrupted(f"interrupted; {kept}", command)
+
+
+@contextmanager
+def begun_whole(folder: Path) -> Iterator[None]:
+    """Ctrl-C or SIGTERM while a run's folder is made, which takes a moment: says whether there is one to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = f"cake resume {as_argument(folder)}" if (folder / "config.toml").is_file() else "the same command"
+        raise Interrupted("interrupted before anything was done", again) from None
 
 
 def assist_distillation(prepared: Prepared, path: Path, ranks: Ranks) -> None:
@@ -259,10 +269,12 @@ def _rows(outcome: dict[str, Any], *, alone: bool) -> list[list[str]]:
 
 
 def _next_command(outcome: dict[str, Any]) -> str:
-    run = shlex.quote(outcome["run"])
+    run = as_argument(outcome["run"])
     if "students" in outcome:
         return f"cake inspect {run}"
-    return f"cake evaluate {run} --data DATA" if outcome["evaluation"] is None else f"cake inspect {run}"
+    student = outcome["architecture"]
+    code = f" --arch {as_argument(student)}" if student and read_student(student).kind == "source" else ""
+    return f"cake evaluate {run}{code} --data DATA" if outcome["evaluation"] is None else f"cake inspect {run}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from cake_cli.catalog import short_name
 from cake_cli.cli.console import Console, count, duration, size
 from cake_cli.config import SynthesisConfig
 from cake_cli.spec import InputSpec, format_shape
+from cake_cli.text import counted
 
 MOST_SHOWN = 4
 """Numbers of a mean that are written out."""
@@ -120,7 +121,9 @@ def _data_line(prepared: Prepared) -> str:
 def _steps(settings: SynthesisConfig) -> str:
     if settings.only_labels:
         return ""
-    return f" x {settings.steps} {'updates of a generator' if settings.way == 'generative' else 'steps'}"
+    if settings.way == "generative":
+        return f" x {counted(settings.steps, 'updates')} of a generator"
+    return f" x {counted(settings.steps, 'steps')}"
 
 
 def _method(settings: SynthesisConfig) -> str:
@@ -183,13 +186,14 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     if prepared.noise_samples:
         parts.append(f"{prepared.noise_samples:,} starting points labelled beside")
     if prepared.waypoints and prepared.synthesizes:
-        parts.append(f"{prepared.waypoints} point{'s' * (prepared.waypoints > 1)} on the way of each")
+        parts.append(f"{counted(prepared.waypoints, 'points')} on the way of each")
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""
         between = f" and {_range(prepared.epochs_between)} after each round"
         between = between if plan.rounds > 1 else ""
-        parts.append(f"{prepared.epochs} epochs{between if prepared.synthesizes else ''}{views}{baseline}")
+        epochs = counted(prepared.epochs, "epochs")
+        parts.append(f"{epochs}{between if prepared.synthesizes else ''}{views}{baseline}")
     parts.append(f"about {duration(cost.total_seconds)}")
     budget = config.synthesis.budget_seconds
     if prepared.bank is None and budget is not None:

@@ -10,6 +10,7 @@ import typer
 from cake_cli.catalog import usual_student
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
+from cake_cli.text import as_argument
 
 if TYPE_CHECKING:
     from cake_cli.planning import Prepared
@@ -132,7 +133,6 @@ def _draw(bank: SampleBank) -> None:
 
 def _conclude(console: Console, bank: SampleBank, seconds: float) -> None:
     """After a bank: JSON, or where things are and the next command."""
-    import shlex
     from dataclasses import asdict
 
     from cake_cli.synthesis.copies import copies_of
@@ -155,5 +155,5 @@ def _conclude(console: Console, bank: SampleBank, seconds: float) -> None:
     student = usual_student(bank.spec.shape)
     console.facts("done", [("bank", str(bank.path)), ("picture", str(bank.path / "samples.png")),
                            *(("copy", str(path)) for path in copies_of(bank)),
-                           ("next", f"cake train {shlex.quote(str(bank.path))} --student {student}")])  # fmt: skip
+                           ("next", f"cake train {as_argument(bank.path)} --student {student}")])  # fmt: skip
     console.result(str(bank.path))

@@ -47,7 +47,7 @@ def evaluate(
         batch_size: rows a forward pass.
         seed: of the bootstrap.
         may_guess: models of which nobody expects more than chance, by name.
-        reporter: told the stage "evaluation", counted in images.
+        reporter: told the stage "evaluation", counted in samples.
 
     Returns:
         One evaluation for each model under its name, and the teacher's own under `TEACHER`, first.
@@ -72,7 +72,7 @@ def evaluate(
     }
     told = set(heldout.notes)
     seen = 0
-    with reporter.stage("evaluation", heldout.samples, "images") as stage, torch.no_grad():
+    with reporter.stage("evaluation", heldout.samples, "samples") as stage, torch.no_grad():
         for rows, labels in heldout.batches(batch_size):
             rows_there = rows.to(device)
             teacher_logits: Tensor | None = None

@@ -14,6 +14,8 @@ _LUMA = (0.299, 0.587, 0.114)
 
 _SLACK = 0.01
 """How far outside the input range values may lie, as a part of its width, before it is noted."""
+_USUAL = 20.0
+"""Normalised values are nearer to 0; what is further out, as bytes are, is raw."""
 
 
 class Fitting:
@@ -142,6 +144,8 @@ class Fitting:
             )
         if self.spec.range is None:
             return
+        if not self.spec.range_is_known and low > -_USUAL and high < _USUAL:
+            return  # of about N(0, 1), as the file is taken to take them
         least, greatest = self.spec.range
         slack = _SLACK * (greatest - least)
         if low < least - slack or high > greatest + slack:

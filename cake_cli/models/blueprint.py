@@ -164,7 +164,13 @@ def _require_same(name: str, shape: tuple[int, ...], classes: int, teacher: Clas
 def _of_file(path: Path, weights: str | None) -> tuple[str, str]:
     """Architecture and weights of a student's file."""
     file = weights_file(path)
-    metadata = student_metadata(file) if sniff(file).format == "safetensors" else {}
+    format = sniff(file).format
+    if format not in ("safetensors", "checkpoint"):
+        raise ModelFileError(
+            f"{path} is {format}, which no student starts from",
+            "--student NAME, with --init FILE.safetensors where its weights are there as such",
+        )
+    metadata = student_metadata(file) if format == "safetensors" else {}
     if weights is not None:
         raise UsageError(f"{path} is a file to start from, and --init names another", "leave one of them out")
     if "cake.architecture" not in metadata:

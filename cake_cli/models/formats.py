@@ -54,6 +54,8 @@ def sniff(path: Path) -> ModelFile:
     Raises:
         ModelFileError: if it is missing, empty, a pointer, or of no known kind.
     """
+    if path.is_symlink() and not path.exists():
+        raise ModelFileError(f"{path} is a link to {path.readlink()}, which is not there", "the file itself")
     if not path.exists():
         raise ModelFileError(f"there is no file {path}", _nearest(path))
     if path.is_dir():

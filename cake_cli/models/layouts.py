@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cake_cli.errors import CakeError, ModelFileError
+from cake_cli.hardware import in_layout
 from cake_cli.models.bounds import bounded_values
 from cake_cli.models.scores import Scores, choose_scores
 from cake_cli.spec import format_shape, require_row
@@ -62,7 +63,7 @@ def attempts(shape: tuple[int, ...]) -> list[Attempt]:
 def traced_attempts(shape: tuple[int, ...]) -> list[Attempt]:
     """The same for the shape of an example that the file was made with, which may or may not hold a batch axis."""
     forms = [(shape[1:], 3), (shape, 0), (shape[1:], 1)] if len(shape) > 1 else [(shape, 0)]
-    if len(shape) > 1 and shape[0] > 3:
+    if len(shape) > 1 and shape[0] not in (0, 1, 3):
         forms.append((shape[1:], shape[0]))
     return [(form, count) for form, count in forms if 1 <= len(form) <= 3]
 
@@ -137,7 +138,7 @@ def _takes_channels_last(module: nn.Module, form: tuple[int, ...], count: int) -
 
     A ``view`` inside a model forbids it.
     """
-    module.to(memory_format=torch.channels_last)
+    in_layout(module, "channels_last")
     try:
         with torch.no_grad():
             module(probe(form, count).contiguous(memory_format=torch.channels_last))
@@ -217,8 +218,14 @@ def sides_that_run(module: nn.Module, channels: int) -> tuple[list[int], bool]:
 
 
 def last_line(fault: BaseException) -> str:
-    """The line of an error that says what failed: TorchScript puts a traceback before it and blanks after."""
+    """The line of an error that says what failed: TorchScript puts a traceback before it and blanks after.
+
+    Where it lost what was said, it still marks the operation.
+    """
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("RuntimeError:", "builtins.RuntimeError:", "AssertionError:"))]
     line = (told or lines or [type(fault).__name__])[-1 if told else 0]
+    marks = [number for number, text in enumerate(lines) if number and "<--- HERE" in text]
+    if marks and line.endswith("Error:"):
+        line = f"it fails at {lines[marks[-1] - 1]}"
     return line if len(line) <= 160 else line[:157] + "..."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,6 +31,7 @@ from cake_cli.models.verify import (
 )
 from cake_cli.spec import InputSpec, format_shape
 from cake_cli.storage import sha256
+from cake_cli.text import as_argument
 
 if TYPE_CHECKING:
     from cake_cli.models.weights import Weights
@@ -140,7 +140,7 @@ def _load(path: Path, settings: TeacherConfig) -> Classifier:
             f"{path} is a run of {len(each)} students", "name one: " + ", ".join(str(folder) for folder in each)
         )
     if (path / "run.json").is_file():
-        raise ModelFileError(f"the run {path} has no student yet", f"cake resume {shlex.quote(str(path))}")
+        raise ModelFileError(f"the run {path} has no student yet", f"cake resume {as_argument(path)}")
     if path.is_dir() and (path / "config.json").is_file():
         from cake_cli.models.folders import open_folder
 

@@ -61,11 +61,11 @@ class Response:
             return None
         what = "values as they are" if spec.is_identity else "normalised values"
         times = f"{self.scale:g} times larger" if self.scale > 1 else f"{1 / self.scale:g} times smaller"
-        fix = (
-            "--input-range 0,255 if it takes pixels"
-            if spec.is_image
-            else "--input-range LOW,HIGH if it takes raw values"
-        )
+        fix = "--input-range LOW,HIGH if it takes raw values"
+        if spec.is_image:
+            fix = "--input-range 0,255 if it takes pixels"
+        if spec.range_is_known and spec.range is not None:
+            fix = f"is it trained, and does it take values from {spec.range[0]:g} to {spec.range[1]:g}?"
         return f"it responds to {what} {times} than those of N(0, 1): {fix}"
 
 

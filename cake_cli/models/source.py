@@ -112,7 +112,7 @@ def call_function(source: Source, arguments: tuple[Any, ...], *, contract: str) 
         sys.path.remove(folder)
     if not isinstance(made, nn.Module):
         raise ModelFileError(
-            f"{source.file}:{source.function} returned a {type(made).__name__}, not a torch.nn.Module",
+            f"{source.file}:{source.function} returned something of type {type(made).__name__}, not a torch.nn.Module",
             contract,
         )
     return made

@@ -45,6 +45,5 @@ def fitting_weights(network: nn.Module, path: Path, name: str) -> dict[str, Tens
     stated = "" if made is None else f", but of {made} with {weights.metadata.get('cake.classes')} classes"
     raise ModelFileError(
         f"the weights of {path} are not those of {name} for this teacher{stated}: {told}",
-        "--init with weights of this architecture, input and classes, or without --init"
-        + ("" if made is None else f"; or --student {made}"),
+        "weights of this architecture, input and classes, or none" + ("" if made is None else f"; or --student {made}"),
     )

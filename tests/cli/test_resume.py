@@ -141,16 +141,21 @@ def test_a_failed_run_says_why_and_resumes(cake: Cake, mlp_file: Path, made: Pat
     assert "Traceback" not in failed.err
     assert (record(Path("run"))["status"], "the cable" in record(Path("run"))["error"]) == ("failed", True)
     assert "Traceback" in Path("run/log.txt").read_text()
+    assert "cake resume run, when what failed is mended" in cake("inspect", "run").out
     assert cake("resume", "run").code == 0
     assert weights(Path("run")) == weights(made / "run")
     assert record(Path("run"))["error"] is None
 
 
 def test_a_complete_run_stays_as_it_is(cake: Cake, distilled: Path):
-    before = weights(distilled)
+    before, known = weights(distilled), record(distilled)
     outcome = cake("resume", distilled)
     assert (outcome.code, outcome.out) == (0, "run/student.safetensors\n")
     assert weights(distilled) == before
+    again = record(distilled)
+    assert {name: again[name] for name in ("seconds", "evaluation")} == {
+        name: known[name] for name in ("seconds", "evaluation")
+    }
 
 
 def test_an_interrupted_bank_resumes_to_the_same_samples(

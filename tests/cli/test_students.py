@@ -117,6 +117,7 @@ def test_own_code_from_distil_to_evaluate(cake: Cake, mlp_file: Path, heldout: P
     common = ["distill", mlp_file, *SYNTHESIS, *TRAINING, "--no-report", "--export", "torchscript"]
     outcome = cake(*common, "--student", student, "-o", "run")
     assert outcome.code == 0, outcome.err
+    assert f"cake evaluate run --arch {code.resolve()}:make --data DATA" in outcome.err
     assert Path("run/student.torchscript").is_file()
     assert record(Path("run"))["student"]["code_sha256"] == sha256(code)
     ran = Path("runs.txt").read_text()

@@ -158,7 +158,7 @@ def test_chance_is_a_warning_for_the_teacher_or_else_for_each_model(random7):
         evaluate(models, random7, classes=7, teacher=teacher, device="cpu", **told)
         assert len(listener.warnings) == len(warned)
         assert all(text.startswith(start) for text, start in zip(listener.warnings, warned, strict=True))
-        assert listener.stages == [("evaluation", 200, "images")]
+        assert listener.stages == [("evaluation", 200, "samples")]
 
 
 def test_notes_that_appear_during_the_pass_are_told(random7):

@@ -17,6 +17,12 @@ def test_onnx_is_told_by_content(mlp_file: Path) -> None:
     assert sniff(renamed).format == "onnx"
 
 
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "teacher.onnx").symlink_to("moved.onnx")
+    with pytest.raises(ModelFileError, match=r"teacher.onnx is a link to moved.onnx, which is not there"):
+        sniff(tmp_path / "teacher.onnx")
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "is empty"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "Git LFS pointer"),

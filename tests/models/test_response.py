@@ -44,6 +44,13 @@ def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], fix: str, 
     assert doubt is None or (fix in doubt and ("larger" in doubt) == (scale > 1))
 
 
+def test_a_range_that_is_known_is_not_advised_again() -> None:
+    doubt = Response(dict.fromkeys((0.01, 0.1, 1.0, 10.0), 0.0) | {100.0: 0.5}).doubt
+    assert "--input-range 0,255" in (doubt(InputSpec((3, 8, 8), source="assumed")) or "")
+    known = doubt(InputSpec((3, 8, 8), range=(0.0, 255.0), source="--input-range"))
+    assert (known or "").endswith("is it trained, and does it take values from 0 to 255?")
+
+
 def test_a_constant_responds_to_nothing() -> None:
     found = Response({0.1: 0.0, 1.0: 0.001, 10.0: 0.0})
     assert found.scale is None

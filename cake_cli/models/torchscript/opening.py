@@ -180,9 +180,12 @@ def _load(path: Path, device: torch.device) -> tuple[torch.jit.ScriptModule, lis
 def _layout(path: Path, module: torch.jit.ScriptModule, settings: TeacherConfig) -> tuple[Layout, str]:
     """The form of a row, and who said so: the user, the file's tracing example, or its first weight."""
     whole = Scripted(module, path, "logits")
-    if settings.input_shape is not None:
-        return find_layout(whole, attempts(settings.input_shape), output=settings.output), "--input-shape"
     example = traced_shape(path)
+    if settings.input_shape is not None:
+        tries = attempts(settings.input_shape)
+        if example and example[1:] == settings.input_shape:  # perhaps it takes no other batch
+            tries += [one for one in traced_attempts(example) if one not in tries]
+        return find_layout(whole, tries, output=settings.output), "--input-shape"
     if example:
         return find_layout(whole, traced_attempts(example), output=settings.output), "the example it was traced with"
     first = next((tensor for tensor in _weights(module) if tensor.dim() in (2, 3, 4)), None)

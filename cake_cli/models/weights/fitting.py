@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +20,7 @@ from cake_cli.models.weights.likeness import looks_like
 from cake_cli.models.weights.reading import Weights
 from cake_cli.models.weights.spellings import respelled, spellings
 from cake_cli.models.weights.timm_table import timm_names
+from cake_cli.text import as_argument
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHOWN = 8
@@ -164,7 +164,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def command(weights: Weights, fits: list[Fit]) -> str:
     """What to type to open the weights; with NAME where several fit, and with the user's code where none does."""
-    file = shlex.quote(str(weights.path))
+    file = as_argument(weights.path)
     if fits:
         flags = fits[0].flags() if len(fits) == 1 else fits[0].flags().replace(fits[0].architecture, "NAME", 1)
         return f"cake distill {file} {flags} --student {usual_student(fits[0].input_shape)}"

@@ -122,10 +122,14 @@ def test_a_fixed_batch_is_mapped_or_filled_up(save: Save) -> None:
         def forward(self, rows: Tensor) -> Tensor:
             return self.inner(rows.reshape(self.batch, 1, 6, 6))
 
-    for batch, way in ((1, "vmap"), (4, "padded")):
-        teacher = load_classifier(save(Fixed(batch).eval(), torch.zeros(batch, 1, 6, 6)))
-        assert teacher.batching == way
-        torch.testing.assert_close(teacher(ROWS), Small().eval()(ROWS))
+    for batch, way in ((1, "vmap"), (2, "padded"), (4, "padded")):
+        path = save(Fixed(batch).eval(), torch.zeros(batch, 1, 6, 6))
+        for settings in (TeacherConfig(), TeacherConfig(input_shape=(1, 6, 6))):
+            teacher = load_classifier(path, settings)
+            assert teacher.batching == way
+            torch.testing.assert_close(teacher(ROWS), Small().eval()(ROWS))
+    with pytest.raises(ModelFileError, match=r"1x5x5: it fails at .*reshape"):
+        load_classifier(path, TeacherConfig(input_shape=(1, 5, 5)))
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
