@@ -329,7 +329,7 @@ def require_room(prepared: Prepared, cost: Estimate, out: Path) -> None:
         fitting = prepared.samples * free // (2 * cost.disk)
         raise EnvironmentFault(
             f"the run would write {cost.disk / 2**20:,.0f} MiB; {out} has {free / 2**20:,.0f} MiB free",
-            (f"--samples {fitting}, or " if fitting >= prepared.plan.set_size else "") + "--out on another disk",
+            (f"--samples {fitting}, or " if fitting else "") + "--out on another disk",
         )
     memory = available_memory()
     if memory is not None and cost.memory > memory:

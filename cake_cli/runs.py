@@ -87,7 +87,7 @@ class RunDirectory:
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path = path
         self.record = record
-        self.was_complete = record["status"] == "complete"
+        self.was_complete = record.get("status") == "complete"
 
     @classmethod
     def create(cls, path: Path, config: Config, *, command: str, force: bool) -> RunDirectory:
