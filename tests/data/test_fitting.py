@@ -37,6 +37,14 @@ def test_floats_outside_the_range_are_noted():
     assert "--input-range" in fitting.notes[0]
 
 
+def test_normalised_floats_are_not_noted_where_they_are_assumed():
+    rows = torch.tensor([[-3.4, 4.1]])
+    for source, noted in (("assumed: about N(0, 1)", 0), ("--input-range", 1)):
+        fitting = Fitting(InputSpec(shape=(2,), range=(0.0, 1.0), source=source), "x")
+        fitting.vectors(rows)
+        assert len(fitting.notes) == noted
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_are_refused(bad):
     with pytest.raises(DataError, match="not finite"):

@@ -135,6 +135,7 @@ def test_files_that_are_no_start(tmp_path: Path, mlp_file: Path) -> None:
     for name, weights, message in (
         (str(tmp_path / "w.safetensors"), None, "does not say of which architecture"),
         ("cnn", str(mlp_file), "is onnx, not weights"),
+        (str(mlp_file), None, "is onnx, which no student starts from"),
         ("cnn", str(tmp_path / "gone.safetensors"), "there is no file"),
         (str(tmp_path / "gone.safetensors"), None, "there is no file"),
         (str(tmp_path), None, "is a folder"),
