@@ -33,7 +33,7 @@ from cake_cli.settings import (
     resolve,
     write_toml,
 )
-from cake_cli.synthesis.objective import reference_weights
+from tests.reference import reference_weights
 
 FULL = Config(
     seed=7,

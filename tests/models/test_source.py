@@ -49,7 +49,7 @@ def test_a_function_makes_a_teacher(file: Path) -> None:
 
 @pytest.mark.parametrize(("function", "message"), [
     ("mak", "no function 'mak', did you mean 'make'"),
-    ("number", "returned a int"),
+    ("number", "of type int"),
     ("fails", "failed: KeyError: 'weights'"),
 ])  # fmt: skip
 def test_what_goes_wrong_is_told(file: Path, function: str, message: str) -> None:

@@ -13,6 +13,7 @@ from cake_cli.spec import InputSpec
 from cake_cli.synthesis.contrastive import contrastive_mse
 from cake_cli.synthesis.objective import cake_objective
 from cake_cli.synthesis.terms import Candidates, classification
+from tests.reference import reference_weights
 
 ROWS, GROUPS, CLASSES = 3, 4, 5
 SHAPE = (2, 5, 6)
@@ -93,22 +94,6 @@ def reference_loss(
         + contr * 0.5 * groups**2 * pairs
         + tv * (vertical + horizontal).mean()
     )
-
-
-def reference_weights(*, contr: float, cls: float, tv: float, set_size: int, groups: int) -> tuple[float, float, float]:
-    """The reference implementation's weights, which scale means over a set, as weights per sample.
-
-    Args:
-        contr: weight of ``½ · G² · mean over rows, ordered pairs and logits``.
-        cls: weight of ``G · mean over the set of cross-entropy``.
-        tv: weight of ``mean over the set and channels of total variation``.
-        set_size: B.
-        groups: G.
-
-    Returns:
-        (cls, contrastive, tv) for `cake_objective`, which give the same gradient.
-    """
-    return cls * groups / set_size, contr * groups**2 / set_size, tv / set_size
 
 
 @pytest.mark.parametrize("name", PRESETS)
