@@ -151,34 +151,30 @@ SampleCount = Annotated[int | None, flag("synthesis.samples", "--samples", panel
 TimeBudget = Annotated[
     str | None, flag("synthesis.time_budget", "--time-budget", panel=SYNTHESIS, metavar="20m|90s|1h30m")
 ]
-Formats = Annotated[
-    list[str] | None,
-    flag(
+
+
+def _bank_formats(otherwise: str | None = None) -> Any:
+    metavar = "|".join(get_args(BankFormat))
+    return flag(
         "synthesis.formats",
         "--format",
         panel=OUTPUT,
-        metavar="|".join(get_args(BankFormat)),
+        metavar=metavar,
         complete=complete_bank_format,
-    ),
-]
-KeptFormats = Annotated[
-    list[str] | None,
-    flag(
-        "synthesis.formats",
-        "--format",
-        panel=OUTPUT,
-        metavar="|".join(get_args(BankFormat)),
-        complete=complete_bank_format,
-        otherwise="as it was begun with",
-    ),
-]
+        otherwise=otherwise,
+    )
+
+
+BEGUN_WITH = "as it was begun with"
+Formats = Annotated[list[str] | None, _bank_formats()]
+KeptFormats = Annotated[list[str] | None, _bank_formats(BEGUN_WITH)]
 GradientKind = Annotated[Gradients | None, flag("synthesis.gradients", "--gradients", panel=SYNTHESIS)]
 Queries = Annotated[int | None, flag("synthesis.queries", "--queries", panel=SYNTHESIS)]
 Rounds = Annotated[int | None, flag("synthesis.rounds", "--rounds", panel=SYNTHESIS)]
 Disagreement = Annotated[float | None, flag("synthesis.disagreement", "--disagreement", panel=SYNTHESIS)]
 KeptDisagreement = Annotated[
     float | None,
-    flag("synthesis.disagreement", "--disagreement", panel=SYNTHESIS, otherwise="as it was begun with"),
+    flag("synthesis.disagreement", "--disagreement", panel=SYNTHESIS, otherwise=BEGUN_WITH),
 ]
 Steps = Annotated[int | None, flag("synthesis.steps", "--steps", panel=SYNTHESIS)]
 ContrastiveName = Annotated[Contrastive | None, flag("synthesis.contrastive", "--contrastive", panel=SYNTHESIS)]
