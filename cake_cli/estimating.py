@@ -265,7 +265,8 @@ def _training_seconds(prepared: Prepared, architecture: str) -> float:
         )
 
     asked = 0.0 if not settings.views or prepared.teacher is None else prepared.teacher.seconds_a_row or 0.0
-    spent, rows = _quick_step(lambda rows: steps(rows, 1), 8, min(settings.batch_size, prepared.learned_rows), hardware)
+    most = max(2, min(settings.batch_size, prepared.learned_rows))  # of one row alone BatchNorm learns nothing
+    spent, rows = _quick_step(lambda rows: steps(rows, 1), 8, most, hardware)
     if spent < QUICK:  # so that little of what an epoch takes before its first step counts
         spent = _timed(hardware, lambda: steps(rows, MORE_STEPS)) / MORE_STEPS
     return (spent / rows + asked) * prepared.epochs

@@ -68,7 +68,8 @@ def compose(bank: SampleBank | None, beside: list[Part], settings: TrainingConfi
     if len(rows) < 2:
         raise DataError("no samples are left between min_step_size and max_step_size", "widen them")
     pool = Pool(parts, rows, bank.plan.groups, len(rows))
-    held = heldout_mask(len(pool), bank.plan.groups, settings.heldout_fraction)
+    first = int((rows < sum(shard["samples"] for shard in bank.manifest["shards"] if shard["round"] == 1)).sum())
+    held = heldout_mask(len(pool), bank.plan.groups, settings.heldout_fraction, first=first)
     near = (held.roll(bank.plan.groups) | held.roll(-bank.plan.groups)) & ~held
     learned = _within(pool.select(~held), bank, settings.replay)
     count = sum(len(part.inputs) for part in beside)
@@ -118,11 +119,19 @@ def heldout_before(lesson: Lesson, bank: SampleBank, number: int) -> Pool | None
     return lesson.heldout.select(mask) if bool(mask.any()) else None
 
 
-def heldout_mask(samples: int, group: int, fraction: float) -> Tensor:
-    """Every n-th row of contrasted samples is held out, of every set and step size alike: a mask (N,)."""
+def heldout_mask(samples: int, group: int, fraction: float, *, first: int | None = None) -> Tensor:
+    """Every n-th row of contrasted samples is held out, of every set and step size alike: a mask (N,).
+
+    Args:
+        samples: N.
+        group: samples of a row.
+        fraction: the share that is held out, 1/n.
+        first: samples of the first round, all by default. A round that is short has a row held out nearer to its
+            beginning, and the same rows are then held out of what later rounds add to.
+    """
     rows = torch.arange(samples) // group
-    last = int(rows[-1])
-    if fraction == 0 or last == 0:
+    if fraction == 0 or int(rows[-1]) == 0:
         return torch.zeros(samples, dtype=torch.bool)
     period = max(2, round(1 / fraction))
-    return rows % period == min(period // 2, last // 2)
+    last = ((samples if first is None else min(first, samples)) - 1) // group
+    return rows % period == (min(period // 2, last // 2) if last > 0 else 1)

@@ -42,6 +42,12 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
             raise UsageError("total variation is for images; the input is a vector", "--set synthesis.tv_weight=0")
     if settings.only_labels:
         return
+    first, _ = settings.step_sizes_for(images=spec.is_image)
+    if settings.optimizer_for(images=spec.is_image) == "normalised" and 0 < settings.max_update < first:
+        raise UsageError(
+            f"normalised steps of {first:g} would all be shortened to max_update, {settings.max_update:g}",
+            f"--set synthesis.max_update={first:g}, or 0 for no bound",
+        )
     bounded = settings.bounds not in (None, "none")
     if (bounded or settings.range_weight > 0) and not spec.range_is_known:
         asking = "bounds" if bounded else "range_weight"

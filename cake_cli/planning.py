@@ -168,9 +168,9 @@ class Prepared:
 
     @property
     def labelled_together(self) -> int:
-        """How many of those the teacher labels once for all students; beside a bank of another run none."""
-        own = self.bank is not None and self.config.synthesis.bank is None
-        return self.noise_samples if own and self.teacher is not None else 0
+        """How many of those and of real samples the teacher labels once for all students; 0 beside another's bank."""
+        own = self.bank is not None and self.config.synthesis.bank is None and self.teacher is not None
+        return self.noise_samples + (0 if self.real is None else self.real.samples) if own else 0
 
     @property
     def waypoints(self) -> int:
@@ -179,7 +179,7 @@ class Prepared:
         if given is None:
             row = 4 * (self.subject.spec.values + self.subject.classes)
             given = min(WAYPOINTS, NOISE_BYTES // (row * max(1, self.plan.samples))) if self.labels_beside else 0
-        moved = not settings.only_labels and settings.way != "generative"
+        moved = bool(self.blueprints) and not settings.only_labels and settings.way != "generative"
         return min(given, settings.steps - 1) if moved and self.samples else 0
 
     @property
@@ -326,6 +326,11 @@ def _within_queries(config: Config, subject: Subject) -> Config:
     return replace(config, synthesis=within_queries(settings, subject.spec, one.set_size))
 
 
+def rows_side_by_side(hardware: Hardware) -> int:
+    """How many samples are made, or starting points labelled, side by side unless anything else says so."""
+    return ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE)
+
+
 def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, student: bool) -> SetPlan:
     if settings.samples == 0:
         raise UsageError("--samples 0 makes no bank", "--samples 20000")
@@ -335,7 +340,7 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
         groups=settings.groups,
         set_size=settings.set_size,
         at_once=settings.sets_at_once,
-        rows_at_once=ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE),
+        rows_at_once=rows_side_by_side(hardware),
         rounds=settings.rounds or 1,
     )
     if settings.rounds is None and student and settings.way == "cake":

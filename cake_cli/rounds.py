@@ -87,7 +87,7 @@ def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
         if not bank.is_complete and bank.budget is not None and not still_rises(_expected(run, number)):
             bank.finish(spent=bank.seconds_spent, ended=ENDED)
             reporter.note(f"no further round: {ENDED}")
-        if bank.is_complete:
+        if bank.is_complete and number >= bank.latest_round:
             break
         if bank.student_of(number + 1) is None:
             with run.timed("training"):

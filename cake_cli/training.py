@@ -30,13 +30,13 @@ from cake_cli.methods import VALUES_PER_PASS, baseline_engine
 from cake_cli.models.blueprint import Blueprint
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import save_student
-from cake_cli.planning import Prepared
+from cake_cli.planning import Prepared, rows_side_by_side
 from cake_cli.ranks import ALONE, Ranks
 from cake_cli.real_data import label
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
-from cake_cli.synthesis.sets import SetPlan
+from cake_cli.synthesis.sets import SetPlan, cut
 from cake_cli.text import as_argument
 
 SHELVES = 16
@@ -112,7 +112,8 @@ def lesson_of(
     for number in range(1, 1 + (1 if bank is None else bank.latest_round)):
         beside += starts_of_round(prepared, run, bank, number, reporter, ranks)
     if prepared.real is not None and prepared.teacher is not None:
-        shelf, at_once = Shelf(run.checkpoints / "real"), max(1, VALUES_PER_PASS // prepared.subject.spec.values)
+        at_once = max(1, VALUES_PER_PASS // prepared.subject.spec.values)
+        shelf = Shelf(_shared(prepared, run, bank) / "real")
         if ranks.is_first:
             label(prepared.real, prepared.teacher, prepared.hardware, shelf, reporter, at_once=at_once)
         ranks.barrier()
@@ -239,24 +240,26 @@ def _labelled_starts(
     """The starting points of a plan's round, labelled by the teacher and not moved; each rank labels a share of them.
 
     As many as a student learns from are the floor that every method must beat: what its steps add is what it is worth.
+    How they are cut follows from their number alone, and not from the bank's waves, which a probe may have widened.
     """
+    together = max(1, rows_side_by_side(prepared.hardware) // plan.set_size)
+    plan, sets = replace(plan, at_once=together), plan.rounds_of_sets[number - 1]
     engine = baseline_engine(prepared.config.synthesis, teacher, plan, seed=seed, hardware=prepared.hardware)
-    waves = [sets for sets in plan.waves if plan.round_of(sets.start) == number]
-    each = max(1, math.ceil(len(waves) / SHELVES))  # of whatever number of ranks, so that any number goes on
-    shelves = [(Shelf(path / str(first)), waves[first : first + each]) for first in range(0, len(waves), each)]
+    each = math.ceil(len(sets) / SHELVES)  # of whatever number of ranks, so that any number goes on
+    each = each if each < together else math.ceil(each / together) * together
+    shelves = [(Shelf(path / str(own.start)), own) for own in cut(sets, each)]
     missing = [(shelf, own) for shelf, own in shelves[ranks.rank :: ranks.world] if not shelf.is_whole]
     if missing:
-        count = sum(len(sets) for _, own in missing for sets in own) * plan.set_size
+        count = sum(len(own) for _, own in missing) * plan.set_size
         with reporter.stage("noise", count, "samples") as stage:
             for shelf, own in missing:
-                made = (engine.wave(sets, stage).samples for sets in own)
+                made = (engine.wave(wave, stage).samples for wave in cut(own, together))
                 shelf.fill(Part(samples.inputs, samples.logits) for samples in made)
-            of = "" if ranks.is_alone else f", its part of {len(plan.rounds_of_sets[number - 1]) * plan.set_size:,}"
+            of = "" if ranks.is_alone else f", its part of {len(sets) * plan.set_size:,}"
             stage.conclude(f"{count:,} starting points labelled by the teacher{of}")
     ranks.barrier()
-    sizes = (sum(map(len, own)) * plan.set_size for _, own in shelves)
     shape, classes = prepared.subject.spec.shape, prepared.subject.classes
-    return [part for (shelf, _), size in zip(shelves, sizes, strict=True) for part in shelf.parts(shape, classes, size)]
+    return [part for shelf, own in shelves for part in shelf.parts(shape, classes, len(own) * plan.set_size)]
 
 
 def _fit(

@@ -121,6 +121,8 @@ def test_of_large_inputs_there_are_as_many_as_fit(config: Config, monkeypatch: p
 def test_a_bank_alone_has_nothing_beside(config: Config) -> None:
     prepared = prepare(with_synthesis(config, rounds=1), student=False)
     assert (prepared.noise_samples, prepared.waypoints) == (0, 0)
+    asked = with_training(with_synthesis(config, rounds=1), waypoints=3)
+    assert prepare(asked, student=False).waypoints == 0, "nobody would learn them"
 
 
 def test_noise_takes_disk(config: Config) -> None:
@@ -158,6 +160,18 @@ def test_a_round_learns_the_noise_of_all_rounds_so_far(config: Config, tmp_path:
     starts = [part.inputs for part in lesson.learned.parts[-3:]]
     assert [len(rows) for rows in starts] == [30, 30, 30]
     assert not (starts[0] == starts[1]).all(), "each round has its own"
+
+
+def test_waves_that_a_probe_widened_leave_what_is_labelled_where_it_is(config: Config, tmp_path: Path) -> None:
+    prepared = prepare(with_training(config, noise_samples=360), student=True)
+    run = RunDirectory.create(tmp_path / "run", prepared.config, command="distill", force=False)
+    before = training.starts_of_round(prepared, run, None, 2, SILENT)
+    for sets in (1, 2, 7):
+        wider = replace(prepared, plan=replace(prepared.plan, at_once=sets))
+        after = training.starts_of_round(wider, run, None, 2, SILENT)
+        assert [len(part.inputs) for part in after] == [len(part.inputs) for part in before]
+        assert all((one.logits == other.logits).all() for one, other in zip(before, after, strict=True))
+    assert sum(len(part.inputs) for part in before) == 120
 
 
 def test_several_students_learn_the_same_noise_labelled_once(

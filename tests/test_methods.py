@@ -255,6 +255,8 @@ def check(settings: dict, spec: InputSpec = KNOWN, classes: int = 4, plan: SetPl
         ({"bounds": "clamp"}, VECTOR, "bounds needs the range"),
         ({"bounds": "reparametrise"}, InputSpec((1, 4, 4)), "bounds needs the range"),
         ({"range_weight": 1.0}, VECTOR, "range_weight needs the range"),
+        ({"step_size": 1.0}, KNOWN, "normalised steps of 1 would all be shortened to max_update, 0.3"),
+        ({"optimizer": "normalised", "step_size": 0.5}, VECTOR, "normalised steps of 0.5 would all be shortened"),
     ],
     ids=str,
 )
@@ -277,6 +279,13 @@ def test_vectors_have_their_choices() -> None:
     check({}, VECTOR)
     check({"tv_weight": 0.0, "l2_weight": 1.0, "init": "normal"}, VECTOR)
     check({"bounds": "clamp", "range_weight": 1.0}, known)
+
+
+def test_a_longer_step_has_a_longer_bound() -> None:
+    check({"step_size": 1.0, "max_update": 1.0}, KNOWN)
+    check({"step_size": 1.0, "max_update": 0.0}, KNOWN)
+    check({"step_size": 1.0}, VECTOR)
+    check({"step_size": 1.0, "optimizer": "sgd"}, KNOWN)
 
 
 def test_batchnorm_is_refused_where_there_is_none(teacher: Classifier, cpu: Hardware) -> None:

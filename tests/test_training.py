@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_every_nth_row_is_held_out_of_every_set():
     assert not heldout_mask(1000, 5, 0.0).any()
     assert not heldout_mask(5, 5, 0.05).any()
     assert int(heldout_mask(1000, 5, 0.5).sum()) == 500
+
+
+@pytest.mark.parametrize("rows", [1, 2, 10, 20, 50])
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.5])
+def test_what_is_held_out_was_not_learned_in_an_earlier_round(rows: int, fraction: float):
+    masks = [heldout_mask(number * rows * 5, 5, fraction, first=rows * 5) for number in range(1, 40)]
+    for before, after in pairwise(masks):
+        assert (after[: len(before)] == before).all()
+    assert 0 < int(masks[-1].sum()) <= len(masks[-1]) / 2, "some is, and not all"
 
 
 def test_a_lesson_has_every_sample_once(bank: SampleBank):

@@ -12,6 +12,7 @@ from cake_cli.data.held_out import HeldOut
 from cake_cli.data.tally import Tally
 from cake_cli.errors import DataError, EnvironmentFault, ModelFileError, RunError
 from cake_cli.events import SILENT, Reporter
+from cake_cli.hardware import is_out_of_memory
 from cake_cli.spec import format_shape
 
 Model = Callable[[Tensor], Tensor]
@@ -112,7 +113,9 @@ class _Runner:
             try:
                 parts = [self._model(part).float().cpu() for part in torch.split(rows, self._rows)]
                 break
-            except torch.OutOfMemoryError as fault:
+            except (RuntimeError, MemoryError) as fault:
+                if not is_out_of_memory(fault):
+                    raise
                 tried = min(self._rows, len(rows))
                 if tried == 1:
                     raise EnvironmentFault(

@@ -16,6 +16,8 @@ from cake_cli.data.interval import bootstrap_interval
 CALIBRATION_BINS = 15
 CONFIDENCE_EDGES = (0.0, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
 """Teachers are mostly sure, so the bins are narrow there."""
+SURE = 1 - 2**-23
+"""Of more than that the last bin takes nothing: torchmetrics has one of their own for confidences of exactly 1."""
 ALONE: dict[str, Any] = {"sync_on_compute": False}
 """One process measures: of several ranks the others would be waited for in vain."""
 
@@ -51,7 +53,7 @@ class Tally:
         if self._classes > 5:  # torchmetrics would spread every row over K one-hot columns: minutes at K = 1000
             top = logits.topk(5, dim=1).indices  # (N, K) -> (N, 5)
             self._among_top5 += int((top == labels.unsqueeze(1)).sum())
-        self._calibration.update(logits.softmax(dim=1), labels)
+        self._calibration.update(logits.softmax(dim=1).clamp(max=SURE), labels)
         self._confusion.update(predicted, labels)
         if self._against is not None and teacher_logits is not None:
             self._against.update(logits, predicted, teacher_logits)

@@ -91,7 +91,8 @@ def class_weights(counts: Tensor, power: float) -> Tensor:
     Returns:
         (K,) float32; 0 of a class without samples.
     """
-    weights = torch.where(counts > 0, counts.double().clamp_min(1) ** -power, 0.0)
+    rarest = counts[counts > 0].min()
+    weights = torch.where(counts > 0, (counts.double().clamp_min(1) / rarest) ** -power, 0.0)
     return (weights * (counts.sum() / (weights * counts).sum())).float()
 
 

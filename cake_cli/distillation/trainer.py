@@ -133,7 +133,7 @@ def train(
     keeper = checkpoints.Keeper(checkpoint) if checkpoint is not None and rank == 0 else None
     for epoch in range(done, epochs):
         student.train()
-        order, generator = _draw(samples, batch_size, seed * 1_000_003 + epoch, views, hardware, rank, world)
+        order, generator = _draw(samples, batch_size, (seed * 1_000_003 + epoch) % 2**63, views, hardware, rank, world)
         losses = torch.zeros(steps, device=hardware.device)
         looked = told = 0
         clock = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cake_cli.hardware import Hardware
+from cake_cli.hardware import Hardware, is_out_of_memory
 
 WARM_UP = 3
 LEAST = 5
@@ -51,7 +51,7 @@ def measure_speed(
         seconds: what each batch size may take, at least `LEAST` passes.
 
     Raises:
-        torch.OutOfMemoryError: if one row is too much for the device.
+        torch.OutOfMemoryError: if one row is too much for a GPU; of a CPU MemoryError or RuntimeError.
     """
     latency = _median(model, shape, hardware, 1, seconds)
     best, throughput, worse, batch = 1, 1 / latency, 0, 1
@@ -60,7 +60,9 @@ def measure_speed(
         batch *= 2
         try:
             spent = _median(model, shape, hardware, batch, seconds)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
             break
         if batch / spent > GAIN * throughput:
             best, throughput, worse = batch, batch / spent, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -52,8 +53,10 @@ class Panel:
 
 def panels(synthesis: Lines, training: Lines, baseline: Lines) -> tuple[Panel, ...]:
     """The diagrams that there are figures for: terms, on-target rate, loss, fidelity."""
-    x_key, x_label = _synthesis_axis(synthesis)
-    log_x = x_key == "step_size"
+    log_x = _falls(number(line.get("step_size")) for line in synthesis)
+    x_key, x_label = ("step_size", "step size, falling from set to set") if log_x else ("made", "samples made")
+    made = accumulate(number(line.get("samples")) or 0.0 for line in synthesis)
+    synthesis = [{**line, "made": so_far} for line, so_far in zip(synthesis, made, strict=True)]
     terms = {"cls": "cross-entropy", "contrastive": "contrastive", "tv": "total variation"}
     rates = {"on_target": "on target", "confidence": "mean confidence"}
     both = {"student": training, "noise baseline": baseline}
@@ -84,11 +87,11 @@ def panels(synthesis: Lines, training: Lines, baseline: Lines) -> tuple[Panel, .
     return tuple(panel for panel in drafts if panel.curves)
 
 
-def _synthesis_axis(lines: Lines) -> tuple[str, str]:
-    sizes = {number(line.get("step_size")) for line in lines} - {None}
-    if len(sizes) > 1 and all(size is not None and size > 0 for size in sizes):
-        return "step_size", "step size, falling from set to set"
-    return "samples", "samples made"
+def _falls(sizes: Iterable[float | None]) -> bool:
+    """Whether step sizes fall from shard to shard, so that they can be an axis; each round has a fall of its own."""
+    known = list(sizes)
+    falls = all(one is not None and other is not None and one > other > 0 for one, other in pairwise(known))
+    return len(known) > 1 and falls
 
 
 def _curve(label: str, lines: Lines, x_key: str, y_key: str, *, positive: bool = False) -> Curve | None:

@@ -75,11 +75,7 @@ class SetPlan:
     @property
     def waves(self) -> list[range]:
         """The sets of each wave, in order; a wave is of one round."""
-        return [
-            range(first, min(first + self.at_once, own.stop))
-            for own in self.rounds_of_sets
-            for first in range(own.start, own.stop, self.at_once)
-        ]
+        return [wave for own in self.rounds_of_sets for wave in cut(own, self.at_once)]
 
     def round_of(self, index: int) -> int:
         """The round of a set, from 1."""
@@ -91,6 +87,11 @@ class SetPlan:
         number = self.round_of(index) - 1
         before = sum(math.ceil(len(own) / self.at_once) for own in rounds[:number])
         return before + (index - rounds[number].start) // self.at_once
+
+
+def cut(sets: range, each: int) -> list[range]:
+    """Some sets in order, so many at a time, at least one; the last time what is left."""
+    return [sets[first : first + each] for first in range(0, len(sets), max(1, each))]
 
 
 def plan_sets(

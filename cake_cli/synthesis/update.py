@@ -9,6 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+LEAST_LENGTH = 1e-15
+"""Of a gradient that has a direction: of a shorter one the squares are no float32 numbers, nor is its length then."""
+
 
 class Update(Protocol):
     """A rule that moves samples against a gradient. It keeps no state itself, so that sets can share it."""
@@ -65,10 +68,11 @@ class Normalised:
         return {}
 
     def apply(self, inputs: Tensor, gradient: Tensor, step_sizes: Tensor, state: dict[str, Tensor]) -> None:
-        """Moves the samples, in place; where the gradient is zero they stay."""
+        """Moves the samples, in place; where the gradient is zero, or next to it (`LEAST_LENGTH`), they stay."""
         length = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.dim())), keepdim=True)
         reach = step_sizes if self.max_update == 0 else step_sizes.clamp(max=self.max_update)
         sizes = reach * (gradient[0].numel() ** 0.5) / length.clamp_min(1e-30)
+        sizes = sizes.masked_fill(length < LEAST_LENGTH, 0)
         inputs.addcmul_(gradient, sizes, value=-1)
 
 

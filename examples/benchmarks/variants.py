@@ -22,6 +22,7 @@ PAIRS = {
     "cnn-to-mlp": Pair("mnist", "cnn", "mlp", steps=128, teacher_epochs=1),
     "mlp-to-cnn": Pair("mnist", "mlp", "cnn", steps=128),
     "fashion": Pair("fashion-mnist", "lenet5", "lenet5-half", steps=128, teacher_epochs=10),
+    "wrn": Pair("cifar10", "wrn-16-1", "wrn-10-1", steps=128, teacher_epochs=15),
     "cifar10": Pair("cifar10", "resnet34", "resnet18", steps=200, teacher_epochs=100),
 }
 

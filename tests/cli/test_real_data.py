@@ -55,6 +55,27 @@ def test_mixed_with_samples_or_with_a_bank(cake: Cake, mlp_file: Path, real: Pat
     assert len(hashes) == 1, "whichever way the samples came"
 
 
+@pytest.mark.parametrize("rounds", ["1", "2"])
+def test_several_students_have_it_labelled_once(
+    cake: Cake, mlp_file: Path, real: Path, monkeypatch: pytest.MonkeyPatch, rounds: str
+):
+    from cake_cli import real_data
+
+    asked: list[int] = []
+    answers = real_data._answers
+    monkeypatch.setattr(real_data, "_answers", lambda *given: (asked.append(len(given[2])), answers(*given))[1])
+    both = [*STUDENT, "--student", "linear", "--real-data", real, *SYNTHESIS, "--rounds", rounds]
+    found = json.loads(cake("distill", mlp_file, *both, "--set", "training.noise_samples=0", "--json").out)
+    assert found["training_passes"]["forward"] == sum(asked) == 50
+
+
+@pytest.mark.parametrize("student", ["linear", "resnet4"])
+def test_one_row_is_too_few(cake: Cake, mlp_file: Path, student: str):
+    np.savez("one.npz", x=np.zeros((1, 4, 4), dtype=np.uint8), y=np.zeros(1, dtype=np.int64))
+    said = refusal(cake("distill", mlp_file, *TRAINING, "--student", student, "--real-data", "one.npz"), 4)
+    assert "one.npz has fewer than two samples to learn from" in said
+
+
 def test_a_stopped_run_goes_on_with_real_data(cake: Cake, mlp_file: Path, real: Path, monkeypatch: pytest.MonkeyPatch):
     from cake_cli import training
 

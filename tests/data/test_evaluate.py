@@ -97,6 +97,13 @@ def test_a_model_against_itself(random7):
     assert found.kl == pytest.approx(0, abs=1e-12)
 
 
+def test_confidences_of_one_are_in_the_last_bin():
+    rows = torch.tensor([[0.95, 0.05]] * 10 + [[1.0, 0.0]] * 10).log().clamp_min(-200)
+    labels = torch.tensor([0] * 19 + [1])
+    found = evaluate({"m": lambda x: x}, Rows(rows, labels), classes=2, device="cpu")["m"]
+    assert found.ece == pytest.approx(abs(0.975 - 0.95), abs=1e-6), "19 of 20 are right"
+
+
 def test_the_batch_size_changes_nothing(random7):
     one, other = (
         evaluate({"m": halved}, random7, classes=7, teacher=lambda x: x, device="cpu", batch_size=size)["m"]
@@ -187,11 +194,16 @@ def test_outputs_of_another_shape(random7):
         evaluate({"m": lambda x: x[:, :6]}, random7, classes=7, device="cpu")
 
 
-def test_memory_that_runs_out_halves_the_batch(random7):
+@pytest.mark.parametrize(
+    "fault",
+    [torch.OutOfMemoryError(), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    ids=["cuda", "python", "cpu"],
+)
+def test_memory_that_runs_out_halves_the_batch(random7, fault: Exception):
     def limited(most):
         def model(rows):
             if len(rows) > most:
-                raise torch.OutOfMemoryError
+                raise fault
             return rows
 
         return model

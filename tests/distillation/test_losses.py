@@ -91,3 +91,8 @@ def test_rare_classes_count_for_more(power: float, wanted: list[float]):
     weights = class_weights(counts, power)
     assert weights.tolist() == pytest.approx(wanted, abs=1e-3)
     assert float((weights * counts).sum()) / 40 == pytest.approx(1), "the loss keeps its scale"
+
+
+def test_whatever_the_power_weights_are_numbers():
+    weights = class_weights(torch.tensor([9_000, 10_000, 11_000, 0]), 100)
+    assert weights.tolist() == pytest.approx([30_000 / 9_000, 0, 0, 0], abs=1e-3)

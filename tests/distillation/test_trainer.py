@@ -48,6 +48,12 @@ def fit(student: nn.Module, cpu: Hardware, **changes: object) -> list[Epoch]:
     return epochs
 
 
+def test_any_seed_orders_samples(cpu: Hardware) -> None:
+    torch.manual_seed(0)
+    for seed in (20241122133700, 2**63 - 1):
+        assert fit(network(), cpu, seed=seed, epochs=1)[0].loss > 0
+
+
 def test_a_student_learns(cpu: Hardware) -> None:
     student = network()
     epochs = fit(student, cpu, epochs=20, heldout=samples(50))

@@ -15,15 +15,22 @@ def test_terms_are_drawn_against_the_step_size() -> None:
 
 
 def test_a_constant_step_size_leaves_the_samples_as_axis() -> None:
-    found = panels([{"step_size": 0.1, "samples": 10 * i, "tv": 1.0} for i in range(1, 4)], [], [])
+    found = panels([{"step_size": 0.1, "samples": 10, "tv": 1.0} for _ in range(3)], [], [])
     assert not found[0].log_x
     assert found[0].curves[0].x == (10.0, 20.0, 30.0)
+
+
+def test_so_do_step_sizes_that_fall_anew_in_each_round() -> None:
+    lines = [{"step_size": size, "samples": 500, "tv": 1.0} for size in (0.3, 0.2, 0.1, 0.3, 0.2, 0.1)]
+    found = panels(lines, [], [])
+    assert not found[0].log_x
+    assert found[0].curves[0].x == (500.0, 1000.0, 1500.0, 2000.0, 2500.0, 3000.0)
 
 
 def test_what_is_missing_or_not_finite_is_passed_over() -> None:
     lines = [{"samples": 1, "cls": math.nan, "tv": 0.0}, {"samples": 2, "cls": 3.0}, {"samples": 3, "cls": "x"}]
     (panel,) = panels(lines, [], [])
-    assert [(curve.label, curve.x, curve.y) for curve in panel.curves] == [("cross-entropy", (2.0,), (3.0,))]
+    assert [(curve.label, curve.x, curve.y) for curve in panel.curves] == [("cross-entropy", (3.0,), (3.0,))]
     assert panels([], [], []) == ()
 
 

@@ -150,6 +150,27 @@ def test_a_stop_anywhere_changes_nothing(
         assert again.record[name] == undisturbed.record[name], name
 
 
+@pytest.mark.parametrize("step", ["_note_made", "_expect"])
+def test_a_stop_before_the_last_round_is_measured_loses_nothing(
+    config: Config, undisturbed: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    run, work = RunDirectory.create(tmp_path / "run", config, command="distill", force=False), getattr(rounds, step)
+
+    def struck(*given: object) -> None:
+        if 3 in given:
+            raise KeyboardInterrupt
+        work(*given)
+
+    monkeypatch.setattr(rounds, step, struck)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(run, config)
+    monkeypatch.setattr(rounds, step, work)
+    assert SampleBank.open(run.bank_path).is_complete
+    again = go_on(RunDirectory.open(run.path), config)
+    assert hashes(again) == hashes(undisturbed)
+    assert again.record["rounds"] == undisturbed.record["rounds"]
+
+
 def test_a_student_that_was_changed_is_not_gone_on_with(config: Config, strikes: list[int], tmp_path: Path):
     strikes[0] = 7  # in the second round
     run = RunDirectory.create(tmp_path / "run", config, command="distill", force=False)

@@ -42,6 +42,15 @@ def test_normalised_steps_have_the_length_of_the_step_size_whatever_the_gradient
     torch.testing.assert_close(against, -torch.ones(3), rtol=1e-4, atol=1e-4)
 
 
+def test_a_gradient_too_short_for_its_squares_moves_nothing_far() -> None:
+    slope = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    slope *= torch.tensor([1e-12, 1e-15, 1e-19, 1e-22, 1e-25, 1e-40]).reshape(-1, 1, 1, 1)
+    rows, rule = torch.zeros_like(slope), Normalised()
+    rule.apply(rows, slope.clone(), torch.full((6, 1, 1, 1), 0.3), rule.begin(rows))
+    lengths = rows.square().mean(dim=(1, 2, 3)).sqrt()
+    torch.testing.assert_close(lengths, torch.tensor([0.3, 0.3, 0.0, 0.0, 0.0, 0.0]))
+
+
 @pytest.mark.parametrize("rule", [Sgd(0.01), Normalised(0.01), Adam(0.01)], ids=repr)
 def test_a_step_is_bounded(rule: Update) -> None:
     rows = torch.zeros(3, 2, 4, 4)
