@@ -89,10 +89,10 @@ def class_weights(counts: Tensor, power: float) -> Tensor:
         power: 0 for weights of 1.
 
     Returns:
-        (K,) float32; 0 of a class without samples.
+        (K,) float32; a class without samples, which only a view can have, counts as the rarest of the others.
     """
     rarest = counts[counts > 0].min()
-    weights = torch.where(counts > 0, (counts.double().clamp_min(1) / rarest) ** -power, 0.0)
+    weights = torch.where(counts > 0, (counts.double().clamp_min(1) / rarest) ** -power, 1.0)
     return (weights * (counts.sum() / (weights * counts).sum())).float()
 
 
