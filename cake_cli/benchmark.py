@@ -20,9 +20,9 @@ from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.trainer import train
-from cake_cli.errors import NoGradient
+from cake_cli.errors import NoGradient, is_out_of_memory
 from cake_cli.events import SILENT
-from cake_cli.hardware import Hardware, Layout, is_out_of_memory
+from cake_cli.hardware import Hardware, Layout
 from cake_cli.methods import build_engine
 from cake_cli.models.blueprint import Blueprint, plan_student
 from cake_cli.models.counting import multiply_adds

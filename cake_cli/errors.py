@@ -80,3 +80,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A suggestion such as ``did you mean 'resnet18'?``, or an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else ""
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""Parts of what CUDA, MPS and the allocators of the CPU say, in lower case."""
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether a device or the machine had no memory left: torch has an exception of its own for CUDA alone."""
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":  # torch's takes seconds to import
+        return True
+    return isinstance(fault, RuntimeError) and any(words in str(fault).lower() for words in _OUT_OF_MEMORY)

@@ -16,9 +16,9 @@ from cake_cli.distillation.optimizers import UpdateRule
 from cake_cli.distillation.placement import choose_place, held_bytes
 from cake_cli.distillation.trainer import train
 from cake_cli.distillation.views import Views
-from cake_cli.errors import EnvironmentFault, RunError, UsageError
+from cake_cli.errors import EnvironmentFault, RunError, UsageError, is_out_of_memory
 from cake_cli.events import SILENT
-from cake_cli.hardware import Hardware, available_memory, free_disk, is_out_of_memory
+from cake_cli.hardware import Hardware, available_memory, free_disk
 from cake_cli.methods import baseline_engine, build_engine, generator_training, untrained_generator
 from cake_cli.models.architectures import build_student
 from cake_cli.models.classifier import Classifier

@@ -109,17 +109,6 @@ def _device(name: str) -> torch.device:
     return torch.device(full)
 
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""Parts of what CUDA, MPS and the allocators of the CPU say, in lower case."""
-
-
-def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether a device or the machine had no memory left: there is one exception of torch for CUDA alone."""
-    if isinstance(fault, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(fault, RuntimeError) and any(words in str(fault).lower() for words in _OUT_OF_MEMORY)
-
-
 def keep_freed_memory() -> bool:
     """Lets the C library keep the memory that tensors on the CPU free, instead of returning each to the system.
 

@@ -14,14 +14,12 @@ from torch import Tensor
 from cake_cli.config import LABELLED_ONLY, SynthesisConfig
 from cake_cli.distillation.pool import Part
 from cake_cli.distillation.shelf import waypoint_shelf
-from cake_cli.errors import DataError, RunError
+from cake_cli.errors import DataError, RunError, is_out_of_memory
 from cake_cli.events import SILENT, Reporter, Stage
-from cake_cli.hardware import Hardware, is_out_of_memory
 from cake_cli.locks import LOCK, held, is_left_over
 from cake_cli.methods import build_engine, generator_training, untrained_generator
-from cake_cli.models.blackbox.checking import moved_since
+from cake_cli.models.blackbox.checking import asked_again, is_noisy, moved_since
 from cake_cli.models.classifier import Classifier
-from cake_cli.models.verify import probe_rows
 from cake_cli.planning import Prepared
 from cake_cli.ranks import Ranks
 from cake_cli.runs import RunDirectory
@@ -171,7 +169,7 @@ def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
             "choose another --out",
         )
     if not bank.is_complete:
-        _require_same_answers(bank, engine.teacher, engine.teacher.answers)
+        _still_the_same(bank, engine, engine.teacher.answers, reporter)
     begun = bank.manifest["synthesis"]
     if bank.manifest["seed"] != prepared.config.seed or _binding(_known(begun)) != _binding(asdict(settings)):
         raise DataError(f"the bank {path} was begun with other settings", "choose another --out")
@@ -194,32 +192,34 @@ def _about(prepared: Prepared, engine: Engine) -> dict[str, Any]:
     return about
 
 
-def _require_same_answers(bank: SampleBank, teacher: Classifier, now: Tensor | None) -> None:
+def _still_the_same(bank: SampleBank, engine: Engine, now: Tensor | None, reporter: Reporter) -> Engine:
     """Refuses to go on where an endpoint says something else than when the bank was begun.
 
     Args:
         bank: that was begun.
-        teacher: that is asked.
+        engine: whose teacher is asked.
         now: its logits (3, K) to the rows of the check; None where they change anyway, or cannot.
+        reporter: told if answers turn out to be noisy.
+
+    Returns:
+        The engine; of a noisy teacher one that looks no more.
 
     Raises:
         RunError: with how far they have moved.
     """
     begun = (bank.manifest.get("black_box") or {}).get("answers")
-    moved = None if now is None or begun is None else moved_since(torch.tensor(begun), now)
-    if moved is not None:
-        raise RunError(
-            f"{teacher.name} answers otherwise than when the bank {bank.path} was begun: {moved}",
-            f"bring back the model that answered then, and `cake resume`; or another --out than {bank.path}",
-        )
-
-
-def _asked_again(teacher: Classifier, hardware: Hardware) -> Tensor | None:
-    """What an endpoint now says to the rows of its check; None of any other teacher."""
-    if teacher.answers is None:
-        return None
-    with torch.no_grad():
-        return teacher(hardware.place_rows(probe_rows(teacher.spec.shape, len(teacher.answers)))).cpu()
+    if now is None or begun is None:
+        return engine
+    teacher, moved = engine.teacher, moved_since(torch.tensor(begun), now)
+    if moved is None:
+        return engine
+    if is_noisy(teacher, engine.hardware, [torch.tensor(begun), now]):
+        reporter.warn(f"{teacher.name} answers the same question otherwise now and then, so labels are noisy")
+        return replace(engine, teacher=replace(teacher, answers=None))
+    raise RunError(
+        f"{teacher.name} answers otherwise than when the bank {bank.path} was begun: {moved}",
+        "bring back the model that answered then, and `cake resume`; or begin anew with another --out",
+    )
 
 
 def _known(begun: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +306,7 @@ def _make_waves(
                 if after < len(missing):
                     engine.expect(waves[missing[after]])
                 engine, wave = fitting_wave(engine, waves[missing[number]], course, reporter.warn)
-                _require_same_answers(bank, engine.teacher, _asked_again(engine.teacher, engine.hardware))
+                engine = _still_the_same(bank, engine, asked_again(engine.teacher, engine.hardware), reporter)
                 writer.put(wave, engine.rows_per_pass)
                 del wave  # it is the writer's now: memory holds this one and the next
         except TimeIsUp:

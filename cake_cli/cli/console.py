@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,9 @@ from cake_cli.cli.options import Progress
 from cake_cli.text import printable, printable_json
 
 PIPE_WIDTH = 10_000
-"""Columns of a result that is not read on a terminal."""
+"""Columns of a table that is not read on a terminal."""
+LEAST_TEXT, GAP = 16, 3
+"""Characters of a first column that can still be read, and between two columns."""
 
 
 class Console:
@@ -73,22 +76,29 @@ class Console:
     ) -> None:
         """A table: on stdout if it is the result, else on stderr unless quiet.
 
-        The first column is text and wraps where it must; the others are figures, which are never cut short.
-        With `prose` all are text, and the last one wraps. A pipe gets a row a line, however long.
+        The first column is text and wraps where it must; the others are figures, which are never cut short: where the
+        terminal is too narrow for them, each row is a block of lines. With `prose` all are text, and the last one
+        wraps. A pipe gets a row a line, however long.
         """
         if (self.quiet and not result) or self.mute:
             return
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        target = RichConsole(highlight=False, markup=False, emoji=False) if result else self.stderr
+        if not prose and target.is_terminal and _least_width(columns, rows) > target.width:
+            for row in rows:
+                target.print(Text(printable(row[0])))
+                width = max(map(cell_len, columns))
+                for column, cell in zip(columns[1:], row[1:], strict=True):
+                    if cell:
+                        target.print(Text(f"  {column:<{width}}  {printable(cell)}"))
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for index, column in enumerate(columns):
             wraps = index == (len(columns) - 1 if prose else 0)
             justify: Literal["left", "right"] = "left" if prose or index == 0 else "right"
             table.add_column(column, justify=justify, no_wrap=not wraps, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        target = RichConsole(highlight=False, markup=False, emoji=False) if result else self.stderr
-        if result and not target.is_terminal:
-            target.width = PIPE_WIDTH
-        target.print(table)
+        target.print(table, width=None if target.is_terminal else PIPE_WIDTH)
 
     def result(self, text: str) -> None:
         """A line of the result, on stdout."""
@@ -103,6 +113,12 @@ class Console:
             return
         sys.stdout.write(printable_json(content) + "\n")
         sys.stdout.flush()
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Columns of a terminal that a table of figures needs, its first column being wrapped to `LEAST_TEXT`."""
+    widths = [max(cell_len(cell) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    return min(widths[0], LEAST_TEXT) + sum(GAP + width for width in widths[1:])
 
 
 def duration(seconds: float) -> str:

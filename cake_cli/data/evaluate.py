@@ -10,9 +10,8 @@ from torch import Tensor
 from cake_cli.data.evaluation import Evaluation
 from cake_cli.data.held_out import HeldOut
 from cake_cli.data.tally import Tally
-from cake_cli.errors import DataError, EnvironmentFault, ModelFileError, RunError
+from cake_cli.errors import DataError, EnvironmentFault, ModelFileError, RunError, is_out_of_memory
 from cake_cli.events import SILENT, Reporter
-from cake_cli.hardware import is_out_of_memory
 from cake_cli.spec import format_shape
 
 Model = Callable[[Tensor], Tensor]

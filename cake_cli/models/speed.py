@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cake_cli.hardware import Hardware, is_out_of_memory
+from cake_cli.errors import is_out_of_memory
+from cake_cli.hardware import Hardware
 
 WARM_UP = 3
 LEAST = 5

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from cake_cli.errors import EnvironmentFault
-from cake_cli.hardware import Hardware, is_out_of_memory
+from cake_cli.errors import EnvironmentFault, is_out_of_memory
+from cake_cli.hardware import Hardware
 from cake_cli.synthesis.course import Course
 from cake_cli.synthesis.engine import Engine, Wave
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cake_cli.hardware import has_native_bf16, is_out_of_memory
+from cake_cli.errors import is_out_of_memory
+from cake_cli.hardware import has_native_bf16
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.step import Walk, even_part
 from cake_cli.synthesis.step_plan import StepPlan

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from cake_cli.hardware import is_out_of_memory
+from cake_cli.errors import is_out_of_memory
 from cake_cli.synthesis.step import Step, Walk
 
 WARM_UPS = 3

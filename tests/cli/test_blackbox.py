@@ -193,6 +193,19 @@ def test_noisy_answers_are_said_before_the_run(cake: Cake, served: Served) -> No
     assert "answers change: by " in outcome.err
 
 
+def test_a_label_that_is_another_now_and_then_stops_nothing(cake: Cake, served: Served) -> None:
+    right, looks = served.scores, []
+
+    def sometimes(rows: np.ndarray) -> np.ndarray:
+        looks.extend([served.requests] if len(rows) == LOOK else [])
+        return -right(rows) if len(looks) % 4 == 3 and len(rows) == LOOK else right(rows)
+
+    served.scores = sometimes
+    outcome = cake("distill", served.address, *ASKED, *TINY, "--samples", "200", "--set", "sets_at_once=1", "-o", "run")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("answers the same question otherwise now and then, so labels are noisy") == 1
+
+
 def test_the_token_is_written_nowhere(
     cake: Cake, served: Served, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

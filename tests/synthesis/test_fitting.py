@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cake_cli.errors import EnvironmentFault, RunError
+from cake_cli.errors import EnvironmentFault, RunError, is_out_of_memory
 from cake_cli.events import SILENT
-from cake_cli.hardware import Hardware, is_out_of_memory
+from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.course import Course

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cake_cli.errors import ModelFileError, RunError
+from cake_cli.hardware import Hardware
 from cake_cli.models.blackbox.box import BlackBox
-from cake_cli.models.classifier import Batched
+from cake_cli.models.classifier import Batched, Classifier
 from cake_cli.models.opened import OpenedModel
-from cake_cli.models.verify import TOLERANCE, Measured, deviation
+from cake_cli.models.verify import TOLERANCE, Measured, deviation, probe_rows
 
 SAME = 1e-6
 """A difference, relative to the greatest score, that is none."""
@@ -99,3 +101,24 @@ def moved_since(before: Tensor, now: Tensor) -> Moved | None:
     if share <= MOVED:
         return None
     return Moved(share, int((before.argmax(dim=1) != now.argmax(dim=1)).sum()), len(before))
+
+
+def asked_again(teacher: Classifier, hardware: Hardware) -> Tensor | None:
+    """What a black box now says to the rows of its check, logits (R, K); None of any other teacher."""
+    if teacher.answers is None:
+        return None
+    with torch.no_grad():
+        return teacher(hardware.place_rows(probe_rows(teacher.spec.shape, len(teacher.answers)))).cpu()
+
+
+def is_noisy(teacher: Classifier, hardware: Hardware, known: Sequence[Tensor]) -> bool:
+    """Whether answers change from one question to the next, rather than with the model: asked for twice more.
+
+    Args:
+        teacher: a black box.
+        hardware: the device.
+        known: two different answers to the rows of its check, (R, K) each.
+    """
+    now = [answer for _ in range(2) if (answer := asked_again(teacher, hardware)) is not None]
+    back = any(moved_since(known[0], answer) is None for answer in now)
+    return back or any(moved_since(known[-1], answer) is not None for answer in now)
