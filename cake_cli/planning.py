@@ -27,10 +27,12 @@ from cake_cli.models.loading import load_classifier
 from cake_cli.ranks import Ranks
 from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec
+from cake_cli.storage import belongs_to
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
 from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesis.sets import SetPlan, plan_sets
+from cake_cli.text import as_argument
 
 DEFAULT_ROUNDS = 8
 """N of CAKE where a student learns, unless that would leave fewer sets in each than `LEAST_SETS_OF_A_ROUND`."""
@@ -310,7 +312,9 @@ def _open_teacher(config: Config, bank: SampleBank | None) -> Classifier | None:
 def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
     if bank is not None:
         if not bank.is_complete:
-            raise DataError(f"the bank {bank.path} is not finished", f"cake resume {bank.path}")
+            raise DataError(
+                f"the bank {bank.path} is not finished", f"cake resume {as_argument(belongs_to(bank.path))}"
+            )
         return Subject(bank.spec, bank.classes, bank.class_names, bank.teacher_sha256)
     if teacher is None:
         raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")

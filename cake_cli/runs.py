@@ -103,7 +103,6 @@ class RunDirectory:
     def begin(cls, path: Path, config: Config, *, command: str) -> RunDirectory:
         """Begins a run in a folder that is this process's, or again where a kill came before run.json was there."""
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "config.toml", write_toml(config))
         run = cls(
             path,
             {
@@ -115,7 +114,6 @@ class RunDirectory:
                 "argv": sys.argv[1:],
                 "working_directory": str(Path.cwd()),
                 "seed": config.seed,
-                "config": tomllib.loads(write_toml(config)),
                 "versions": versions(),
                 "data_free": config.training.real_data is None,
                 "seconds": {},
@@ -124,7 +122,7 @@ class RunDirectory:
                 "warnings": [],
             },
         )
-        run.update()
+        run.configure(config)
         return run
 
     @classmethod
@@ -152,6 +150,12 @@ class RunDirectory:
                 "use the version of cake that wrote it: see its run.json",
             )
         return cls(path, record)
+
+    def configure(self, config: Config) -> None:
+        """Writes the configuration, as config.toml and in run.json."""
+        text = write_toml(config)
+        write_text(self.path / "config.toml", text)
+        self.update(config=tomllib.loads(text))
 
     def config(self) -> Config:
         """The configuration that the run was started with.

@@ -257,13 +257,13 @@ def check_file(path: Path, *, force: bool) -> None:
     """
     try:
         if path.is_dir():
-            raise UsageError(f"{path} is a folder, not a file", "-o FILE")
+            raise UsageError(f"{path} is a folder, not a file", "the name of a file")
         if (path.is_symlink() or path.exists()) and not force:
-            raise UsageError(f"{path} exists", "-o with another name, or --force to move it aside")
+            raise UsageError(f"{path} exists", "another name, or --force to move it aside")
         if not path.parent.is_dir():
             raise UsageError(f"{path} cannot be written: there is no folder {path.parent}", f"mkdir -p {path.parent}")
         if not os.access(path.parent, os.W_OK):
-            raise UsageError(f"{path} cannot be written: {path.parent} is not writable", "-o FILE, somewhere else")
+            raise UsageError(f"{path} cannot be written: {path.parent} is not writable", "a file somewhere else")
     except OSError as fault:
         raise _cannot_create(path, fault) from fault
 
@@ -283,3 +283,8 @@ def _free_name(path: Path) -> Path:
     while (candidate := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
     return candidate
+
+
+def belongs_to(bank: Path) -> Path:
+    """What is gone on with to finish a bank: the run that it was made in, or the bank itself."""
+    return bank.parent if bank.name == "bank" and (bank.parent / "run.json").is_file() else bank

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cake_cli.catalog import EXPORTS
+from cake_cli.catalog import EXPORTS, ExportFormat
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, size
 from cake_cli.errors import UsageError
@@ -75,21 +75,19 @@ def export(
         verify=verify,
     )  # fmt: skip
     console = Console(quiet=quiet, json_output=json)
-    from cake_cli.models.exporting import default_path, export
+    from cake_cli.models.exporting import check_export, default_path, export
     from cake_cli.models.loading import load_classifier
 
     classifier = load_classifier(model, settings.teacher)
-    written = []
-    for format in formats:
-        file = export(
-            classifier,
-            out or default_path(model, format),
-            format,
-            source=model / "student.safetensors" if model.is_dir() else model,
-            softmax=softmax,
-            opset=opset if format == "onnx" or len(formats) == 1 else None,
-            force=force,
-        )
+    source, written = model / "student.safetensors" if model.is_dir() else model, []
+    options: dict[ExportFormat, dict[str, Any]] = {
+        format: {"softmax": softmax, "opset": opset if format == "onnx" or len(formats) == 1 else None, "force": force}
+        for format in formats
+    }
+    for format, chosen in options.items():
+        check_export(classifier, out or default_path(model, format), format, source=source, **chosen)
+    for format, chosen in options.items():
+        file = export(classifier, out or default_path(model, format), format, source=source, **chosen)
         written.append(file)
         compared = ", ".join(f"{difference:.1e} in {name}" for name, difference in file.differences.items())
         if not json:

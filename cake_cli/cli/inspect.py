@@ -154,10 +154,16 @@ def _classes(described: dict[str, Any]) -> str:
     )
 
 
+def _whole(described: dict[str, Any]) -> Path:
+    from cake_cli.storage import belongs_to
+
+    return belongs_to(Path(described["path"]))
+
+
 def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
     health, passes = described["health"], described["teacher_passes"]
     rows = [
-        ("state", "complete" if described["complete"] else f"partial: cake resume {as_argument(described['path'])}"),
+        ("state", "complete" if described["complete"] else f"partial: cake resume {as_argument(_whole(described))}"),
         ("samples", f"{described['samples']:,} in {described['shards']} shards"),
         ("teacher", f"{described['teacher']['name']}  {described['teacher']['sha256'][:16]}"),
         ("classes", _classes(described)),

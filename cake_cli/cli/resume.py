@@ -37,14 +37,15 @@ def resume(
     from cake_cli.cli.synthesize import make_bank
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
-    from cake_cli.settings import build, read_file, write_toml
-    from cake_cli.storage import holds_only, write_text
+    from cake_cli.settings import build, read_file
+    from cake_cli.storage import belongs_to, holds_only
 
     console = Console(quiet=quiet, verbose=verbose, json_output=json, progress=progress)
     is_run, config = (path / "run.json").is_file(), path / "config.toml"
     if not config.is_file():
-        whole = path.parent if (path.parent / "run.json").is_file() else "RUN, with a folder of runs/"
-        raise DataError(f"{path} is neither a run nor a bank of cake's own", f"cake resume {whole}")
+        if belongs_to(path) != path:
+            raise DataError(f"{path} is the bank of a run", f"cake resume {as_argument(belongs_to(path))}")
+        raise DataError(f"{path} is neither a run nor a bank of cake's own", "cake resume RUN, with a folder of runs/")
     asked = {} if formats is None else {"synthesis.formats": formats}
     settings = build(read_file(config) | asked, origin=str(config))
     if disagreement is not None and (path / "manifest.json").is_file():
@@ -52,8 +53,7 @@ def resume(
             f"{path} is a bank, and there is no student to differ from", f"cake resume {as_argument(path)}"
         )
     if is_run and disagreement is not None:
-        settings = replace(settings, synthesis=replace(settings.synthesis, disagreement=disagreement))
-        write_text(config, write_toml(settings))
+        settings = _with_disagreement(settings, path, disagreement)
     if not is_run and not (path / "manifest.json").is_file() and settings.student.architecture is not None:
         if not holds_only(path, "config.toml"):
             raise DataError(f"{path} is neither a run nor a bank of cake's own", "cake distill --config FILE")
@@ -66,6 +66,21 @@ def resume(
         else:
             prepared, _ = plan(console, settings, path, student=False, ranks=ranks)
             make_bank(console, prepared, path, ranks)
+
+
+def _with_disagreement(settings: Config, path: Path, disagreement: float) -> Config:
+    """The settings of a run with another weight for the samples to come, which the run says from now on."""
+    from cake_cli.ranks import Ranks
+    from cake_cli.runs import RunDirectory
+
+    run = RunDirectory.open(path)
+    if run.was_complete:
+        again = f"cake distill --config {as_argument(path / 'config.toml')} --disagreement {disagreement:g} -o NEW"
+        raise UsageError(f"{path} is complete: no sample is left to be made with another --disagreement", again)
+    settings = replace(settings, synthesis=replace(settings.synthesis, disagreement=disagreement))
+    if Ranks.current().is_first:
+        run.configure(settings)
+    return settings
 
 
 def _as_planned(settings: Config, path: Path) -> Config:

@@ -80,15 +80,7 @@ def export(
         RunError: if the exporter fails, or the file does not compare equal; then nothing changes on disk.
         EnvironmentFault: if the disk is full or refuses.
     """
-    if classifier.no_gradient is not None:
-        raise ModelFileError(
-            f"{classifier.name} is asked from outside ({classifier.no_gradient}): there are no operators to write",
-            "distil it, and export the student",
-        )
-    _check_options(classifier, format, softmax=softmax, opset=opset)
-    if path.exists() and path.resolve() == source.resolve():
-        raise UsageError(f"{path} is the model itself", "-o FILE")
-    check_file(path, force=force)
+    check_export(classifier, path, format, source=source, softmax=softmax, opset=opset, force=force)
     form = Form(classifier, softmax)
     writers: dict[ExportFormat, Callable[[], bytes]] = {
         "onnx": lambda: write_onnx(form, opset),
@@ -111,6 +103,33 @@ def export(
         if aside:
             set_aside(path)
     return ExportedFile(format, str(path), len(content), sha256(path), form.output, differences)
+
+
+def check_export(
+    classifier: Classifier,
+    path: Path,
+    format: ExportFormat,
+    *,
+    source: Path,
+    softmax: bool = False,
+    opset: int | None = None,
+    force: bool = False,
+) -> None:
+    """Refuses what `export` would, for the same arguments, before it starts: so that of several files all are written.
+
+    Raises:
+        ModelFileError: if the classifier gives outputs only.
+        UsageError: if `path` is taken, or format and options do not fit each other or the model.
+    """
+    if classifier.no_gradient is not None:
+        raise ModelFileError(
+            f"{classifier.name} is asked from outside ({classifier.no_gradient}): there are no operators to write",
+            "distil it, and export the student",
+        )
+    _check_options(classifier, format, softmax=softmax, opset=opset)
+    if path.exists() and path.resolve() == source.resolve():
+        raise UsageError(f"{path} is the model itself", f"leave {format} out, or -o FILE")
+    check_file(path, force=force)
 
 
 def _check_options(classifier: Classifier, format: ExportFormat, *, softmax: bool, opset: int | None) -> None:
