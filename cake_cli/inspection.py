@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cake_cli.address import as_address
 from cake_cli.config import LABELLED_ONLY, TeacherConfig
+from cake_cli.locks import LOCK, is_left_over
 from cake_cli.runs import RunDirectory
 from cake_cli.spec import InputSpec
 from cake_cli.storage import holds_only, sha256
@@ -62,6 +63,9 @@ def _describe_run(path: Path) -> dict[str, Any]:
     described = {"kind": "run", "path": str(path)} | {key: record.get(key) for key in keys}
     described |= {key: record.get(key) for key in ("teacher_passes", "seconds", "evaluation", "warnings")}
     described["resumable"] = record["status"] != "complete"
+    described["abandoned"] = record["status"] == "running" and is_left_over(path / LOCK)
+    learns = record.get("config", {}).get("student", {})
+    described["architectures"] = [*filter(None, [learns.get("architecture")]), *learns.get("others", [])]
     described["students"] = [_describe_run(own.path) for own in run.students().values()]
     if (run.bank_path / "manifest.json").is_file():
         bank = _describe_bank(run.bank_path)

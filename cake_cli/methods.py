@@ -93,7 +93,7 @@ def require_gradient(settings: SynthesisConfig, teacher: Classifier) -> None:
         follows = f"--method {settings.way}" if settings.rounds in (None, 1) else f"--rounds {settings.rounds}"
         needs = "--gradients exact" if own == "exact" else follows
         ways = [teacher.instead or "give a model that has one", f"{asked}, which asks it for labels alone"]
-        if teacher.output_kind != "labels":
+        if teacher.output_kind != "labels" and settings.way != "generative":
             ways.insert(0, "--gradients estimated, which works it out from outputs alone")
         raise NoGradient(f"{teacher.name} has no gradient ({why}), and {needs} needs one", "; or ".join(ways))
     if own == "estimated" and teacher.output_kind == "labels" and not settings.only_labels and settings.directions:

@@ -45,6 +45,7 @@ _FORM = {
     "teacher_passes": {"forward": int, "backward": int},
     "teacher?": (None, _NAMED),
     "student?": (None, _NAMED),
+    "config?": {"student?": {"architecture?": str, "others?": [str]}},
     "students?": {str: str},
     "plan?": {"noise_samples?": int, "waypoints?": int},
     "exports?": [{"format": str, "file?": str, "largest_difference": float}],

@@ -19,6 +19,7 @@ from cake_cli import config as config_module
 from cake_cli import synthesis_config as synthesis_module
 from cake_cli.config import Config
 from cake_cli.errors import UsageError, did_you_mean
+from cake_cli.text import is_text
 
 Values = dict[str, Any]
 """Settings by dotted key: ``{"synthesis.steps": 64}``."""
@@ -154,6 +155,8 @@ def coerce(kind: Any, value: Any) -> Any:
         if not abs(value) <= sys.float_info.max:
             raise ValueError("must be a finite number")
         return float(value)
+    if kind is str and isinstance(value, str) and not is_text(value):
+        raise ValueError("must be UTF-8: rename the file or folder")
     if (kind is int and whole) or (kind in (bool, str) and isinstance(value, kind)):
         return value
     names = {bool: "must be true or false", int: "must be a whole number", float: "must be a number", str: "is a text"}

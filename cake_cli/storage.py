@@ -17,6 +17,7 @@ from typing import Any
 
 from cake_cli.errors import CakeError, EnvironmentFault, UsageError
 from cake_cli.locks import LOCK, alone_on, held, is_free, require_free
+from cake_cli.text import is_text
 
 _LONGEST_NAME = 255
 _SYSTEM_CODE = re.compile(r"\b(?:code: |os error )(\d+)\b")
@@ -190,6 +191,8 @@ def check_output(path: Path, *, force: bool, own: bool = False) -> None:
         DataError: if another process works in it.
         UsageError: if it exists and is not a folder, or not empty without `force`, or cannot be created.
     """
+    if not is_text(str(path)):
+        raise UsageError(f"{path} is not UTF-8, which what is written there must be read by", "choose another --out")
     try:
         if (path.is_symlink() or path.exists()) and not path.is_dir():
             raise UsageError(f"{path} exists and is not a folder", "choose another --out")

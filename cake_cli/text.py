@@ -16,6 +16,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written down as UTF-8: of a file's whose bytes are not, Python makes surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_argument(path: object) -> str:
     """A path as it is typed in a shell; one that begins with a dash would be taken for an option."""
     text = str(path)

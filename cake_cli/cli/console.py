@@ -85,11 +85,11 @@ class Console:
         target = RichConsole(highlight=False, markup=False, emoji=False) if result else self.stderr
         if not prose and target.is_terminal and _least_width(columns, rows) > target.width:
             for row in rows:
-                target.print(Text(printable(row[0])))
+                target.print(Text(printable(row[0])), soft_wrap=True)
                 width = max(map(cell_len, columns))
                 for column, cell in zip(columns[1:], row[1:], strict=True):
                     if cell:
-                        target.print(Text(f"  {column:<{width}}  {printable(cell)}"))
+                        target.print(Text(f"  {column:<{width}}  {printable(cell)}"), soft_wrap=True)
             return
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for index, column in enumerate(columns):

@@ -184,6 +184,7 @@ def _metrics(found: Assessment, row: Assessed, *, many: bool) -> list[str]:
 
 def _cost(row: Assessed) -> list[str]:
     cells = [count(row.size.parameters), count(row.size.multiply_adds), size(row.size.bytes)]
+    cells = cells if row.size.bytes else ["unknown"] * 3  # of an endpoint
     if row.speed is not None:
         cells += [f"{1000 * row.speed.latency:.3g} ms", count(row.speed.throughput), str(row.speed.best_batch)]
     return cells

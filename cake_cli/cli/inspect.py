@@ -203,15 +203,16 @@ def _of_several(described: dict[str, Any]) -> str:
 
 
 def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
+    state = "stopped without a word (killed?)" if described["abandoned"] else described["status"]
     rows = [
-        ("state", described["status"] + (f": {described['error']}" if described["error"] else "")),
+        ("state", state + (f": {described['error']}" if described["error"] else "")),
         ("started", str(described["started"])),
         ("teacher", str((described["teacher"] or {}).get("name"))),
     ]
     if described["students"]:
         rows += [("student", _of_several(one)) for one in described["students"]]
     else:
-        rows.append(("student", str((described["student"] or {}).get("architecture"))))
+        rows.append(("student", ", ".join(map(short_name, described["architectures"]))))
     if described["data_free"] is False:
         rows.append(("data", "NOT data-free: real data trained the student"))
     if "bank" in described:
@@ -225,7 +226,7 @@ def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
         if evaluation["agreement"] is not None:
             rows.append(("agreement", f"{evaluation['agreement']:.2%}"))
     rows += [("warning", warning) for warning in described["warnings"]]
-    if described["resumable"]:
+    if described["resumable"] and (described["status"] != "running" or described["abandoned"]):
         first = ", when what failed is mended" if described["status"] == "failed" else ""
         rows.append(("to go on", f"cake resume {as_argument(described['path'])}{first}"))
     return rows

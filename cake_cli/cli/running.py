@@ -231,7 +231,7 @@ def _facts(outcome: dict[str, Any], each: list[dict[str, Any]]) -> list[tuple[st
         facts.append(("data", "NOT data-free: real data trained the student"))
     forward = passes["forward"] + (outcome["training_passes"] or {"forward": 0})["forward"]
     cost = f"{count(forward)} forward and {count(passes['backward'])} backward teacher passes, "
-    if asked := outcome["student_passes"]:
+    if (asked := outcome["student_passes"]) and any(asked.values()):
         cost += f"{count(asked['forward'])} and {count(asked['backward'])} student passes, "
     facts += _expected(outcome["expected_agreement"])
     return [*facts, ("cost", cost + duration(sum(spent.values()))), ("next", _next_command(outcome))]

@@ -152,5 +152,5 @@ class Fitting:
             self._notes.setdefault(
                 "range",
                 f"values from {low:.4g} to {high:.4g} lie outside the input range {least:g} to {greatest:g}: "
-                "they are taken as raw values, not yet normalised; is --input-range right?",
+                "they are taken as raw values, not yet normalised; is --input-range right, or are they to be scaled?",
             )

@@ -21,10 +21,29 @@ from cake_cli.spec import InputSpec
 _DELIMITERS = ",;\t"
 
 
+class _Pixels:
+    """Whether numbers of images are bytes: whole, from 0 to 255, and some in the upper half."""
+
+    def __init__(self) -> None:
+        self._whole, self._most = True, 0.0
+
+    def look_at(self, features: list[float]) -> None:
+        """Takes a row into account."""
+        if self._whole:
+            self._whole = min(features) >= 0 and all(value.is_integer() for value in features)
+            self._most = max(self._most, *features)
+
+    @property
+    def are_bytes(self) -> bool:
+        """What all rows so far say."""
+        return self._whole and 127 < self._most <= 255
+
+
 class TableSet:
     """A CSV file as a `HeldOut`; the file is read through once to check it, then again in every pass.
 
-    The first line is a header unless every cell of it is a number. Cells are raw values, in the spec's range.
+    The first line is a header unless every cell of it is a number. Cells are raw values, in the spec's range; pixels
+    that are whole numbers up to 255 are bytes, as such tables of images mostly have them, and scaled to it.
 
     Args:
         path: of the file; comma, semicolon or tab between cells, UTF-8.
@@ -42,7 +61,11 @@ class TableSet:
         self._fitting = Fitting(spec, self.name)
         self._delimiter, self._columns, self._has_header = self._read_head()
         self._label = self._find_label(label_column)
-        labels = [label for _, label in self._rows()]
+        labels, pixels = [], _Pixels()
+        for features, label in self._rows():
+            labels.append(label)
+            pixels.look_at(features)
+        self._type = torch.uint8 if spec.is_image and pixels.are_bytes else torch.float32
         if not labels:
             raise DataError(f"{path} has no rows", "give a held-out set with at least one")
         values = np.array(labels)
@@ -58,7 +81,9 @@ class TableSet:
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
         header = () if self._has_header else (f"{self.name} has no header line; every line is a row",)
-        return (*header, *self._order_notes, *self._fitting.notes)
+        scaled = self._type == torch.uint8
+        bytes_ = (f"{self.name} has whole numbers up to 255, read as bytes of images",) if scaled else ()
+        return (*header, *bytes_, *self._order_notes, *self._fitting.notes)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `HeldOut.batches`."""
@@ -67,7 +92,7 @@ class TableSet:
         while chunk := [features for features, _ in islice(rows, batch_size)]:
             labels = torch.from_numpy(self._labels[start : start + len(chunk)].copy())  # (N,)
             start += len(chunk)
-            yield self._fitting.vectors(torch.tensor(chunk, dtype=torch.float32)), labels  # (N, *spec.shape)
+            yield self._fitting.vectors(torch.tensor(chunk).to(self._type)), labels  # (N, *spec.shape)
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """Lines that are not blank, with their numbers from 1."""

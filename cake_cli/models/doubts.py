@@ -72,11 +72,15 @@ def refuse_no_scores(opened: OpenedModel, outputs: Tensor, kind: OutputKind, set
     count = outputs.shape[1]
     if count == 1:
         low, high = float(outputs.min()), float(outputs.max())
-        ways = "--outputs probs, if it is the probability of the second of two classes; --classes 2, if it is its logit"
+        ways = "--classes 2, if it is the logit of the second of two classes"
+        if low >= 0 and high <= 1:
+            ways = "--outputs probs, if it is the probability of the second of two classes; --classes 2, if its logit"
+        elif low >= 0 and bool((outputs == outputs.round()).all()):
+            ways = f"--outputs labels --classes K, if it is the number of the class from 0; {ways}"
         raise ModelFileError(
             f"the model returns one number a row ({low:.3g} to {high:.3g} on random inputs) and shows no sigmoid: "
             "a regression, or a binary classifier",
-            ways if low >= 0 and high <= 1 else "--classes 2, if it is the logit of the second of two classes",
+            ways,
         )
     name = opened.facts.get("scores", "")
     if _EMBEDDING.search(name):

@@ -365,7 +365,8 @@ def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings
         return InputSpec(shape, settings.mean, settings.std, bounds or default_range, source="--mean and --std")
     if bounds is not None:
         middle, spread = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / math.sqrt(12)
-        return InputSpec(shape, (middle,), (spread,), bounds, expects="raw", source=origin)
+        instead = ", in place of the normalisation that the file states" if "cake.input" in metadata else ""
+        return InputSpec(shape, (middle,), (spread,), bounds, expects="raw", source=origin + instead)
     if "cake.input" in metadata:
         try:
             stated = InputSpec.from_json(parse_json(metadata["cake.input"]))

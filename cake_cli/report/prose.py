@@ -50,12 +50,12 @@ def asked(record: Record) -> str:
     """What the run was to do, in a few sentences."""
     teacher = dig(record, "teacher", "name") or "the teacher"
     student = network(record) or "a student"
-    samples, steps = dig(record, "plan", "samples"), dig(record, "plan", "steps")
+    samples, steps = number(dig(record, "synthesis", "samples")), dig(record, "plan", "steps")
+    samples = samples or dig(record, "plan", "samples")
     epochs = dig(record, "plan", "epochs")
     trained = f"{plural(epochs, 'epoch')} of training" if epochs else ""
     if dig(record, "command") == "train":
-        made = number(dig(record, "synthesis", "samples")) or samples
-        size = f" of {plural(made, 'sample')}" if made else ""
+        size = f" of {plural(samples, 'sample')}" if samples else ""
         told = f"Train {student} on a bank{size} that {teacher} has labelled"
         told += ", and on real data" if dig(record, "data_free") is False else ""
         told += f", in {trained}" if trained else ""

@@ -170,7 +170,7 @@ def evenness(histogram: Sequence[int]) -> float:
     """Entropy of counts by class relative to its greatest value: 1 is even, 0 is one class."""
     total = sum(histogram)
     shares = [count / total for count in histogram if count]
-    return -sum(share * math.log(share) for share in shares) / math.log(len(histogram))
+    return max(0.0, -sum(share * math.log(share) for share in shares) / math.log(len(histogram)))
 
 
 def _variety(inputs: Tensor, classes: Tensor) -> float | None:

@@ -125,6 +125,16 @@ def test_what_is_there_is_refused_or_moved_aside(cake: Cake, distilled: Path):
     assert (distilled / "student.torchscript.old-1").read_text() == "mine"
 
 
+def test_of_several_formats_all_are_written_or_none(cake: Cake, distilled: Path):
+    before = snapshot(distilled)
+    for formats in ("onnx,torchscript,safetensors", "onnx,pt2"):
+        if "pt2" in formats:
+            (distilled / "student.pt2").write_bytes(b"")
+            before = snapshot(distilled)
+        refusal(cake("export", distilled, "--to", formats), 2)
+        assert snapshot(distilled) == before
+
+
 def test_the_student_itself_is_never_written_over(cake: Cake, distilled: Path):
     before = snapshot(distilled)
     for source in (distilled, distilled / "student.safetensors"):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cake_cli.locks import held
 from cake_cli.storage import sha256
 from tests.cli.conftest import snapshot
 from tests.conftest import DIGITS, Outcome
@@ -99,6 +100,21 @@ def test_a_run_that_stopped_says_how_to_go_on(cake: Cake, distilled: Path):
     shown = cake("inspect", distilled).out
     assert "failed: odd" in shown
     assert "cake resume run" in shown
+
+
+def test_a_run_that_was_killed_is_told_from_one_that_runs(cake: Cake, distilled: Path):
+    told = json.loads((distilled / "run.json").read_text()) | {"status": "running", "student": None}
+    (distilled / "run.json").write_text(json.dumps(told))
+    with held(distilled):
+        shown = cake("inspect", distilled).out
+        assert "state    running" in shown
+        assert "cake resume" not in shown
+        left = (distilled / ".lock").read_bytes()
+    (distilled / ".lock").write_bytes(left)
+    shown = cake("inspect", distilled).out
+    assert "stopped without a word (killed?)" in shown
+    assert "cake resume run" in shown
+    assert "None" not in shown, "what was to learn is known from the settings"
 
 
 def test_a_run_with_figures(cake: Cake, made: Path):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -281,7 +282,33 @@ def test_a_run_that_is_in_use(cake: Cake, distilled: Path):
 
 
 def test_the_bank_within_a_run(cake: Cake, distilled: Path):
-    assert "cake resume run" in refusal(cake("resume", distilled / "bank"), 4)
+    said = refusal(cake("resume", distilled / "bank"), 4)
+    assert "run/bank is the bank of a run" in said
+    assert "cake resume run" in said
+
+
+def test_every_hint_for_a_bank_within_a_run_names_the_run(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
+    from cake_cli.synthesis.bank import SampleBank
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleBank, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cake("distill", mlp_file, *TINY, "-o", "my run").code == 130
+    assert "partial: cake resume 'my run'\n" in cake("inspect", "my run/bank").out
+    said = refusal(cake("train", "my run/bank", "--student", "linear"), 4)
+    assert "is not finished" in said
+    assert "cake resume 'my run'\n" in said
+    assert cake("resume", "my run").code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_a_path_that_is_not_utf_8_is_refused_before_any_work(cake: Cake, mlp_file: Path):
+    odd = os.fsdecode(b"odd-\xff")
+    assert "is not UTF-8" in refusal(cake("distill", mlp_file, *TINY, "-o", odd), 2)
+    Path(odd).mkdir()
+    mlp_file.rename(Path(odd) / "teacher.onnx")
+    said = refusal(cake("distill", f"{odd}/teacher.onnx", *TINY, "-o", "run"), 2)
+    assert "teacher.file must be UTF-8: rename the file or folder" in said
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("name", ["empty", "nowhere"])

@@ -84,6 +84,11 @@ def test_it_can_go_on_with_another_disagreement(cake: Cake, place: Path, own_fol
     shards = json.loads(Path("run/bank/manifest.json").read_text())["shards"]
     assert [shard.get("disagreement") for shard in shards] == [None, 40.0, 20.0]
     assert "disagreement = 1.0" in Path("run/config.toml").read_text()
+    assert record(Path("run"))["config"]["synthesis"]["disagreement"] == 1.0, "run.json repeats the run, too"
+    before = Path("run/config.toml").read_bytes()
+    said = refusal(cake("resume", "run", "--disagreement", "3"), 2)
+    assert "run is complete: no sample is left to be made with another --disagreement" in said
+    assert Path("run/config.toml").read_bytes() == before
 
 
 def test_a_bank_of_rounds_is_a_bank(cake: Cake, whole: Path):

@@ -202,6 +202,22 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
 COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-7]|9[0-7])m")
 
 
+@pytest.mark.parametrize("width", [24, 60, 80, 200])
+def test_no_figure_of_a_table_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    figures = ["99.60%", "99.0% to 100.0%", "100.00%", "", "0.000"]
+    columns = ["model", "accuracy", "95 % interval", "agreement", "KL", "ECE"]
+    Console().table(columns, [["runs/a-long-name/student.safetensors", *figures], ["b", *figures]], result=True)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    for figure in filter(None, figures):
+        assert shown.count(figure) >= 2, "whole, in each row"
+    assert "student" in shown.replace("\n", ""), "and each row says what it is of"
+    if width < 80:
+        assert "  95 % interval  99.0% to 100.0%\n" in shown
+
+
 STAGE = """
 import time
 from cake_cli.cli.console import Console

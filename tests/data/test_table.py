@@ -58,6 +58,21 @@ def test_images_as_rows(save, read_all):
 
 
 @pytest.mark.parametrize(
+    ("cells", "expected"),
+    [("0,51,102,255", [0, 0.2, 0.4, 1]), ("0,51.5,102,255", None), ("0,5,10,16", None), ("0,-1,102,255", None)],
+    ids=["bytes", "fractions", "few levels", "below 0"],
+)
+def test_whole_numbers_up_to_255_are_bytes_of_images(save, read_all, cells, expected):
+    heldout = open_heldout(save(f"{cells},0\n{cells},1\n"), InputSpec(shape=(1, 2, 2), source="--mean"), 2)
+    raw = [float(cell) for cell in cells.split(",")]
+    assert read_all(heldout)[0][0].flatten().tolist() == pytest.approx(raw if expected is None else expected)
+    assert any("read as bytes of images" in note for note in heldout.notes) == (expected is not None)
+    assert any("lie outside the input range" in note for note in heldout.notes) == (expected is None)
+    vector = open_heldout(save(f"{cells},0\n"), InputSpec(shape=(4,), range=None), 2)
+    assert read_all(vector)[0].flatten().tolist() == raw
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a,b,y\n1,2,0\n1,red,1\n", r"'red' in line 3, column 'b'"),

@@ -50,6 +50,16 @@ def test_one_number_without_a_sigmoid_is_asked_about() -> None:
     assert (logits[:, 0] == 0).all()
 
 
+def test_whole_numbers_may_be_labels() -> None:
+    class Labels(nn.Module):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return (rows.abs().sum(dim=1, keepdim=True) * 3).round()
+
+    with pytest.raises(ModelFileError, match="one number a row") as caught:
+        load(opened(Labels()))
+    assert str(caught.value.fix).startswith("--outputs labels --classes K, if it is the number of the class from 0; ")
+
+
 def test_one_probability_becomes_the_logit_of_two_classes() -> None:
     teacher = load(opened(Body(1, "sigmoid")), outputs="probs")
     assert (teacher.output_kind, teacher.classes) == ("sigmoid", 2)  # type: ignore[attr-defined]

@@ -33,6 +33,11 @@ def test_dead_and_redrawn_come_from_the_engine() -> None:
     assert (found.dead, found.redrawn) == (0.25, 6)
 
 
+def test_one_class_has_a_balance_of_nothing() -> None:
+    assert health((7, 0, 0)).describe(aimed=False).endswith("balance 0.00")
+    assert health((4, 4)).balance == pytest.approx(1)
+
+
 def test_parts_are_weighed_by_their_size() -> None:
     first, second = (
         Health.of(samples(torch.zeros(6, 3)), dead=MASK[:6]),

@@ -29,7 +29,9 @@ MOST_BYTES = 64 * 2**20
 """Of an answer."""
 PIECE = 65_536
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-GO_ON = "once it answers again, `cake resume` goes on where the run stopped"
+GO_ON = "a run that it stopped goes on with `cake resume`"
+DENIED = frozenset({401, 403})
+"""Status codes of an endpoint that wants to know who asks."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -104,6 +106,9 @@ class Client:
                 with fault:
                     asked = _retry_after(fault.headers.get("Retry-After"))
                     why = self._refusal(fault)
+                if fault.code in DENIED:
+                    told = "check the token" if self.header else "export TOKEN=..., and --token-env TOKEN"
+                    raise self._stopped(why, told) from None
                 if fault.code not in BUSY:
                     raise self._stopped(why) from None
                 if asked is not None and asked > LONGEST_PAUSE:
@@ -138,7 +143,7 @@ class Client:
                 if time.monotonic() > until:
                     raise TimeoutError(f"its answer took more than {self.timeout:g} s")
             if response.length:
-                raise http.client.IncompleteRead(b"", response.length)
+                raise http.client.HTTPException(f"its answer ended {response.length:,} bytes early")
         return b"".join(parts)
 
     def _refusal(self, fault: urllib.error.HTTPError) -> str:
@@ -148,8 +153,8 @@ class Client:
         reason = f" {fault.reason}" if fault.reason else ""
         return f"{self.host} answered {fault.code}{reason}{sent}"
 
-    def _stopped(self, why: str) -> EnvironmentFault:
-        return EnvironmentFault(why, f"check the address and the server; {GO_ON}")
+    def _stopped(self, why: str, first: str = "check the address and the server") -> EnvironmentFault:
+        return EnvironmentFault(why, f"{first}; {GO_ON}")
 
 
 def _retry_after(text: str | None) -> float | None:

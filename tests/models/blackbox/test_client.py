@@ -53,6 +53,14 @@ def test_what_no_patience_mends_ends_at_once(served: Served, status: int) -> Non
     assert served.requests == 1
 
 
+@pytest.mark.parametrize(("header", "told"), [(None, "--token-env TOKEN"), (("X-Key", "1"), "check the token")])
+def test_who_is_not_let_in_is_told_of_the_token(served: Served, header: tuple[str, str] | None, told: str) -> None:
+    served.faults = [(401, {}, b"")]
+    with pytest.raises(EnvironmentFault) as caught:
+        Client(served.address, timeout=5, retries=0, header=header).post(QUESTION)
+    assert told in str(caught.value.fix)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(served: Served, status: int) -> None:
     served.faults = [(status, {"Location": "http://127.0.0.1:9/elsewhere"}, b"")]
@@ -79,7 +87,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(served: Served) -> None:
     served.faults = [(200, {"Content-Length": "1000"}, b"{")]
     assert b"scores" in client(served, retries=1).post(QUESTION)
     served.faults = [(200, {"Content-Length": "1000"}, b"{")]
-    with pytest.raises(EnvironmentFault, match="999 more expected"):
+    with pytest.raises(EnvironmentFault, match="its answer ended 999 bytes early"):
         client(served, retries=0).post(QUESTION)
 
 
