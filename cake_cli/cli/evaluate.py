@@ -70,6 +70,7 @@ def evaluate(
     output: o.OutputName = None,
     verify: o.Verify = None,
     token_env: o.TokenEnv = None,
+    assignments: o.Assignments = None,
     device: o.Device = None,
     csv: Annotated[
         Path | None,
@@ -98,7 +99,7 @@ def evaluate(
     settings = o.read_config(
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
-        verify=verify, token_env=token_env,
+        verify=verify, token_env=token_env, assignments=assignments,
         data=data, split=split, label_column=label_column, class_map=class_map, strict=strict,
         data_root=data_root, download=download, min_agreement=min_agreement, device=device,
     )  # fmt: skip

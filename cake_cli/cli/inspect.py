@@ -29,6 +29,7 @@ def inspect(
     output: o.OutputName = None,
     verify: o.Verify = None,
     token_env: o.TokenEnv = None,
+    assignments: o.Assignments = None,
     json: o.Json = False,
 ) -> None:
     """Say what a file is and whether it can be a teacher: shapes, classes, what was mended and measured.
@@ -38,7 +39,7 @@ def inspect(
     settings = o.read_config(
         arch=arch, classes=classes, trust=trust,
         input_shape=input_shape, mean=mean, std=std, input_range=input_range, outputs=outputs, output=output,
-        verify=verify, token_env=token_env,
+        verify=verify, token_env=token_env, assignments=assignments,
     )  # fmt: skip
     from cake_cli.inspection import inspect_path
 

@@ -206,6 +206,15 @@ def test_a_label_that_is_another_now_and_then_stops_nothing(cake: Cake, served: 
     assert outcome.err.count("answers the same question otherwise now and then, so labels are noisy") == 1
 
 
+def test_small_requests_can_be_asked_for_everywhere(cake: Cake, served: Served, own_folder: Path) -> None:
+    small = [*ASKED, "--set", "teacher.request_rows=2"]
+    assert cake("inspect", served.address, *small).code == 0
+    served.requests = 0
+    data = heldout(own_folder, True)
+    found = json.loads(cake("evaluate", served.address, *small, "--data", data, "--json").out)
+    assert served.requests >= found["samples"] / 2
+
+
 def test_the_token_is_written_nowhere(
     cake: Cake, served: Served, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
