@@ -58,29 +58,24 @@ def resume(
         if not holds_only(path, "config.toml"):
             raise DataError(f"{path} is neither a run nor a bank of cake's own", "cake distill --config FILE")
         is_run = True  # killed before it said so
-    settings = _as_planned(settings, path) if is_run else settings
+    told, settings = settings, _as_planned(settings, path) if is_run else settings
     with Ranks.current().joined(settings.hardware.device) as ranks:
         if is_run:
             with held(path) if ranks.is_first else nullcontext():
-                _go_on_with_run(console, settings, path, ranks)
+                _go_on_with_run(console, settings, path, ranks, told=None if disagreement is None else told)
         else:
             prepared, _ = plan(console, settings, path, student=False, ranks=ranks)
             make_bank(console, prepared, path, ranks)
 
 
 def _with_disagreement(settings: Config, path: Path, disagreement: float) -> Config:
-    """The settings of a run with another weight for the samples to come, which the run says from now on."""
-    from cake_cli.ranks import Ranks
+    """The settings of a run with another weight for the samples to come."""
     from cake_cli.runs import RunDirectory
 
-    run = RunDirectory.open(path)
-    if run.was_complete:
+    if RunDirectory.open(path).was_complete:
         again = f"cake distill --config {as_argument(path / 'config.toml')} --disagreement {disagreement:g} -o NEW"
         raise UsageError(f"{path} is complete: no sample is left to be made with another --disagreement", again)
-    settings = replace(settings, synthesis=replace(settings.synthesis, disagreement=disagreement))
-    if Ranks.current().is_first:
-        run.configure(settings)
-    return settings
+    return replace(settings, synthesis=replace(settings.synthesis, disagreement=disagreement))
 
 
 def _as_planned(settings: Config, path: Path) -> Config:
@@ -94,7 +89,8 @@ def _as_planned(settings: Config, path: Path) -> Config:
     return replace(settings, training=replace(settings.training, noise_samples=noise, waypoints=ways))
 
 
-def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks) -> None:
+def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks, *, told: Config | None) -> None:
+    """Goes on with a run that this process holds; `told` is what it says of itself from now on, if that has changed."""
     from cake_cli.cli.running import assist_distillation, plan, run_distillation
     from cake_cli.runs import RunDirectory
 
@@ -102,6 +98,8 @@ def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks
     if ranks.is_first:
         begun, command = (path / "run.json").is_file(), "distill" if settings.synthesis.bank is None else "train"
         run = RunDirectory.open(path) if begun else RunDirectory.begin(path, settings, command=command)
+        if told is not None:
+            run.configure(told)
     prepared, _ = plan(console, settings, path, student=True, ranks=ranks)
     if run is None:
         assist_distillation(prepared, path, ranks)
