@@ -82,7 +82,7 @@ STUDENTS: dict[str, str] = {name: about for family in FAMILIES for name, about i
 TORCHVISION_NAMES = frozenset(name for family in TORCHVISION for name in family)
 
 OTHER_FORMS: dict[str, str] = {
-    "NAME:form=published": "a torchvision network as published; form=small: the form below 64 pixels, see the README",
+    "NAME:form=published": "a torchvision network as published; form=small: the form below 64 pixels",
     "timm:NAME": "an architecture of timm, in the extra of that name",
     "FILE.py:FUNCTION": "your own: runs that file, and calls FUNCTION(channels, (height, width), classes)",
     "FILE": "a student of cake: its architecture, and its weights to start from",

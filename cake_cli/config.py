@@ -353,7 +353,8 @@ class HardwareConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """Arithmetic of teacher and student passes; auto is bf16 on CUDA devices that have it, else fp32."""
+    """Arithmetic of teacher and student passes; auto is bf16 on CUDA devices that have it, else fp32, except that a
+    probe before a long synthesis may choose bf16 for its steps on a processor that has it."""
     deterministic: bool = False
     """Allow only deterministic kernels, for equal results on equal CUDA devices. Takes the plain plan."""
     plan: Plan = "auto"

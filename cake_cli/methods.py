@@ -36,7 +36,7 @@ def check_choices(settings: SynthesisConfig, spec: InputSpec, classes: int, plan
     if not spec.is_image:
         if settings.way == "smooth-noise" or (settings.init in OF_IMAGES and not settings.only_labels):
             raise UsageError(
-                "noise of many scales is for images; the input is a vector", "--method noise or init=normal"
+                "scenes and noise of many scales are for images; the input is a vector", "--method noise or init=normal"
             )
         if settings.tv_weight and settings.way in ("cake", "generative"):
             raise UsageError("total variation is for images; the input is a vector", "--set synthesis.tv_weight=0")

@@ -87,9 +87,9 @@ class SynthesisConfig:
 
     method: Method | None = None
     """cake: contrastive pairs along the boundary; naive: cross-entropy only, without contrast and prior; generative: a
-    generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: Gaussian and
-    multi-scale noise, only labelled. By default cake, or what asks for labels alone of a teacher that gives outputs
-    alone: smooth-noise, of vectors noise."""
+    generator trained through the teacher, of which all samples are drawn; noise, smooth-noise: starting points that are
+    only labelled, N(0, I) or those of synthesis.init. By default cake, or what asks for labels alone of a teacher that
+    gives outputs alone: smooth-noise, of vectors noise."""
     samples: int | None = None
     """How many samples to make, rounded up to whole sets; by default 20000, or what fits into --time-budget; with
     --real-data none (0)."""
@@ -122,9 +122,9 @@ class SynthesisConfig:
     """Most queries of synthesis, rows that the teacher is asked, labels included. Without --samples as many samples
     are made as that pays for; with it, fewer --steps are taken."""
     init: Init | None = None
-    """Starting points, by default (vectors: normal) scenes: within the range of inputs a third each of exposed noise,
-    shapes that hide each other, and lines; exposed, noise of many scales, brightnesses and contrasts alone; smooth,
-    noise of many scales and variance one; normal as in the paper; or uniform."""
+    """Starting points. scenes, the default of images: within the range of inputs a third each of exposed noise, of
+    shapes that hide each other, and of lines; exposed: noise of many scales, brightnesses and contrasts; smooth: noise
+    of many scales and variance one; normal: N(0, I), the paper's and the default of vectors; uniform."""
     set_size: int | None = None
     """Samples of a set, which share a step size; about 100 by default, a multiple of --groups."""
     groups: int | None = None

@@ -250,8 +250,8 @@ def check(settings: dict, spec: InputSpec = KNOWN, classes: int = 4, plan: SetPl
     [
         ({"tv_weight": 5.0}, VECTOR, "total variation is for images"),
         ({"method": "generative", "tv_weight": 5.0}, VECTOR, "total variation is for images"),
-        ({"method": "smooth-noise"}, VECTOR, "noise of many scales is for images"),
-        ({"init": "smooth"}, VECTOR, "noise of many scales is for images"),
+        ({"method": "smooth-noise"}, VECTOR, "noise of many scales are for images"),
+        ({"init": "smooth"}, VECTOR, "noise of many scales are for images"),
         ({"bounds": "clamp"}, VECTOR, "bounds needs the range"),
         ({"bounds": "reparametrise"}, InputSpec((1, 4, 4)), "bounds needs the range"),
         ({"range_weight": 1.0}, VECTOR, "range_weight needs the range"),

@@ -98,7 +98,9 @@ class Console:
             table.add_column(column, justify=justify, no_wrap=not wraps, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        target.print(table, width=None if target.is_terminal else PIPE_WIDTH)
+        if not target.is_terminal:
+            target.width = PIPE_WIDTH
+        target.print(table)
 
     def result(self, text: str) -> None:
         """A line of the result, on stdout."""

@@ -161,7 +161,7 @@ def _queries(prepared: Prepared) -> str:
             f"{prepared.config.training.rows_learned(prepared.learned_rows, prepared.epochs):,} for views, at most"
         )
     if prepared.noise_samples:
-        parts.append(f"{prepared.noise_samples:,} for noise beside the bank")
+        parts.append(f"{prepared.noise_samples:,} for starting points beside the bank")
     if prepared.real is not None:
         parts.append(f"{prepared.real.samples:,} for real data")
     if prepared.heldout is not None:

@@ -20,8 +20,8 @@ def train(
         Path | None,
         typer.Option(
             "--teacher",
-            help="The teacher's file: for agreement, --views and --real-data.",
-            rich_help_panel=o.EVALUATION,
+            help="The teacher's file: for agreement, the noise baseline, --views and --real-data.",
+            rich_help_panel=o.TEACHER,
         ),
     ] = None,
     recipe: o.Recipe = None,
