@@ -115,7 +115,8 @@ def _data_line(prepared: Prepared) -> str:
         trained += "what the first weights saw is your own claim; "
     if heldout is None:
         return f"{trained}none held out, so accuracy will not be measured (--data)"
-    return f"{trained}{heldout.name}, {heldout.samples:,} samples, for the report only"
+    alone = "" if prepared.teacher is not None else "; no agreement and no noise baseline beside it (--teacher)"
+    return f"{trained}{heldout.name}, {heldout.samples:,} samples, for the report only{alone}"
 
 
 def _steps(settings: SynthesisConfig) -> str:

@@ -44,6 +44,8 @@ def test_without_teacher_accuracy_is_measured_and_agreement_is_not(cake: Cake, b
     assert found["accuracy"]["student"] is not None
     assert found["accuracy"]["teacher"] is None
     assert found["agreement"] is None
+    told = cake("train", bank, *STUDENT, "--data", heldout, "-o", "again").err
+    assert "no agreement and no noise baseline beside it (--teacher)" in told
 
 
 def test_with_teacher_agreement_is_measured(cake: Cake, mlp_file: Path, bank: Path, heldout: Path):
