@@ -21,7 +21,7 @@ class Lesson:
     learned: Pool
     heldout: Pool | None = None
     """Synthetic samples that are never trained on."""
-    beside: Pool | None = None
+    neighbours: Pool | None = None
     """Synthetic samples that are: the rows before and after held-out ones, made like them in all."""
     waypoints: int = 0
     """How many of what is learned are points on the way to samples, whose labels the steps had asked for."""

@@ -213,9 +213,9 @@ def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: 
     def measured(pool: Pool) -> Tensor:
         return row_agreement(student, feed_from(pool, "disk", prepared.hardware), prepared.hardware)
 
-    if lesson.heldout is None or lesson.beside is None:
+    if lesson.heldout is None or lesson.neighbours is None:
         raise ValueError("nothing is held out")
-    heldout, learned = measured(lesson.heldout), measured(lesson.beside)
+    heldout, learned = measured(lesson.heldout), measured(lesson.neighbours)
     own, others = float(learned.mean()), float(heldout.mean())
     if known_by_heart(learned, heldout):
         gap = f"agrees with the teacher on {own:.1%} of those that it learned from and on {others:.1%} of others"

@@ -234,7 +234,7 @@ def test_a_share_of_a_lesson_keeps_rows_whole_and_what_is_held_out(
     _, whole = kept(with_training(config, noise_samples=90, waypoints=2), tmp_path / "run", monkeypatch)
     half = whole.share(0.5, seed=1)
     group, pool = whole.learned.group, half.learned
-    assert (half.heldout, half.beside) == (whole.heldout, whole.beside)
+    assert (half.heldout, half.neighbours) == (whole.heldout, whole.neighbours)
     assert set(pool.rows.tolist()) < set(whole.learned.rows.tolist())
     assert pool.paired % group == 0
     assert 0 < pool.paired < whole.learned.paired

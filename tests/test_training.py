@@ -91,11 +91,11 @@ def test_what_is_held_out_was_not_learned_in_an_earlier_round(rows: int, fractio
 def test_a_lesson_has_every_sample_once(bank: SampleBank):
     lesson = compose(bank, [], TrainingConfig(heldout_fraction=0.2))
     assert lesson.heldout is not None
-    assert lesson.beside is not None
+    assert lesson.neighbours is not None
     together = torch.cat([lesson.learned.rows, lesson.heldout.rows])
     assert together.sort().values.tolist() == list(range(60))
-    assert set(lesson.beside.rows.tolist()) <= set(lesson.learned.rows.tolist())
-    assert (len(lesson.beside), len(lesson.heldout)) == (24, 12)
+    assert set(lesson.neighbours.rows.tolist()) <= set(lesson.learned.rows.tolist())
+    assert (len(lesson.neighbours), len(lesson.heldout)) == (24, 12)
     assert lesson.learned.paired == 48
     assert lesson.learned.group == bank.plan.groups
 
@@ -105,11 +105,11 @@ def test_real_samples_are_learned_and_never_measured_on(bank: SampleBank):
     lesson = compose(bank, [part], TrainingConfig(heldout_fraction=0.2))
     assert lesson.learned.rows[-7:].tolist() == list(range(60, 67))
     assert lesson.learned.paired == 48
-    for pool in (lesson.heldout, lesson.beside):
+    for pool in (lesson.heldout, lesson.neighbours):
         assert pool is not None
         assert not pool.has_labels
     alone = compose(None, [part], TrainingConfig())
-    assert (len(alone.learned), alone.heldout, alone.beside) == (7, None, None)
+    assert (len(alone.learned), alone.heldout, alone.neighbours) == (7, None, None)
 
 
 def test_hintons_distillation_takes_no_synthetic_sample(alone: Config, real: str, tmp_path: Path):
