@@ -294,7 +294,7 @@ class TrainingConfig:
             (0 <= self.ema < 1, "--ema lies in [0, 1)", "--ema 0.999"),
             (len(set(self.views)) == len(self.views), "--views names a view twice", "--views mix,shift,flip,noise"),
             (0 <= self.hard_weight <= 1, "--lambda lies in [0, 1]", "--lambda 0.5"),
-            (self.real_data is not None or self.hard_weight == 0.5, "--lambda is of real data", "--real-data DATA"),
+            (self.real_data is not None or self.hard_weight == 0.5, "--lambda needs real data", "--real-data DATA"),
             (
                 self.labels == "soft" or (self.loss == "ce" and not self.real_data),
                 "hard labels are learned by cross-entropy, without real data",

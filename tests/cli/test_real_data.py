@@ -93,6 +93,7 @@ def test_a_stopped_run_goes_on_with_real_data(cake: Cake, mlp_file: Path, real: 
     [
         (["--samples", "0"], 2, "--samples 0 leaves nothing to learn from"),
         (["--real-data", "real.npz", "--lambda", "1.5"], 2, "--lambda lies in [0, 1]"),
+        (["--lambda", "0.3"], 2, "--lambda needs real data"),
         (["--real-data", "real.npz", "--views", "flip"], 2, "there are none"),
         (["--real-data", "real.npz", "--data", "real.npz"], 2, "would be measured on real.npz"),
         (["--real-data", "real.npz", "--set", "labels=hard"], 2, "hard labels"),
