@@ -12,7 +12,7 @@ from cake_cli.catalog import short_name
 from cake_cli.data import Evaluation, evaluate
 from cake_cli.errors import AgreementMissed, DataError
 from cake_cli.events import SILENT, Reporter
-from cake_cli.models.exporting import default_path, export
+from cake_cli.models.exporting import Export, default_path
 from cake_cli.models.students import load_student
 from cake_cli.planning import Prepared
 from cake_cli.ranks import ALONE, Ranks
@@ -292,7 +292,7 @@ def _export(prepared: Prepared, run: RunDirectory, reporter: Reporter) -> None:
             done = run.record.get("exports", [])
             if all(file["format"] != format for file in done) or not default_path(run.path, format).exists():
                 path = default_path(run.path, format)  # may be there, of an attempt that ended before its record
-                file = export(student, path, format, source=run.student_path, force=True, aside=False)
+                file = Export(student, path, format, run.student_path, force=True, aside=False).write()
                 run.update(exports=[*(old for old in done if old["format"] != format), file.to_json()])
             stage.advance()
         differences = {file["format"]: file["largest_difference"] for file in run.record["exports"]}

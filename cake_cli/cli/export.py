@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cake_cli.catalog import EXPORTS, ExportFormat
+from cake_cli.catalog import EXPORTS
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, size
 from cake_cli.errors import UsageError
@@ -75,24 +75,32 @@ def export(
         verify=verify,
     )  # fmt: skip
     console = Console(quiet=quiet, json_output=json)
-    from cake_cli.models.exporting import check_export, default_path, export
+    from cake_cli.models.exporting import Export, default_path
     from cake_cli.models.loading import load_classifier
 
     classifier = load_classifier(model, settings.teacher)
-    source, written = model / "student.safetensors" if model.is_dir() else model, []
-    options: dict[ExportFormat, dict[str, Any]] = {
-        format: {"softmax": softmax, "opset": opset if format == "onnx" or len(formats) == 1 else None, "force": force}
+    exports = [
+        Export(
+            classifier,
+            out or default_path(model, format),
+            format,
+            source=model / "student.safetensors" if model.is_dir() else model,
+            softmax=softmax,
+            opset=opset if format == "onnx" or len(formats) == 1 else None,
+            force=force,
+        )
         for format in formats
-    }
-    for format, chosen in options.items():
-        check_export(classifier, out or default_path(model, format), format, source=source, **chosen)
-    for format, chosen in options.items():
-        file = export(classifier, out or default_path(model, format), format, source=source, **chosen)
+    ]
+    for one in exports:
+        one.check()
+    written = []
+    for one in exports:
+        file = one.write()
         written.append(file)
         compared = ", ".join(f"{difference:.1e} in {name}" for name, difference in file.differences.items())
         if not json:
             console.result(file.path)
-        console.say(f"  {format}, {file.outputs}, {size(file.bytes)}; differs at most by {compared}")
+        console.say(f"  {file.format}, {file.outputs}, {size(file.bytes)}; differs at most by {compared}")
     if json:
         console.json({"model": str(model), "files": [file.to_json() for file in written]})
         return

@@ -48,88 +48,80 @@ def default_path(source: Path, format: ExportFormat) -> Path:
     return source.with_name(source.stem + EXPORTS[format])
 
 
-def export(
-    classifier: Classifier,
-    path: Path,
-    format: ExportFormat,
-    *,
-    source: Path,
-    softmax: bool = False,
-    opset: int | None = None,
-    force: bool = False,
-    aside: bool = True,
-) -> ExportedFile:
-    """Writes a classifier as a file of another format.
+@dataclass(frozen=True)
+class Export:
+    """A classifier that is to become a file of another format.
 
     The file appears only after it was loaded by its own runtime and by `cake` and gave the same outputs on
     random rows, in batches of 1 and 5.
-
-    Args:
-        classifier: on the CPU.
-        path: of the file.
-        format: of the file.
-        source: the file that the classifier was read from, which is never written over.
-        softmax: end in probabilities.
-        opset: of ONNX; torch's choice where None.
-        force: write although there is a file.
-        aside: move such a file aside, instead of replacing it.
-
-    Raises:
-        ModelFileError: if the classifier gives outputs only.
-        UsageError: if `path` is taken, or format and options do not fit each other or the model.
-        RunError: if the exporter fails, or the file does not compare equal; then nothing changes on disk.
-        EnvironmentFault: if the disk is full or refuses.
     """
-    check_export(classifier, path, format, source=source, softmax=softmax, opset=opset, force=force)
-    form = Form(classifier, softmax)
-    writers: dict[ExportFormat, Callable[[], bytes]] = {
-        "onnx": lambda: write_onnx(form, opset),
-        "torchscript": lambda: write_torchscript(form),
-        "pt2": lambda: write_pt2(form),
-        "safetensors": source.read_bytes,
-    }
-    try:
-        content = writers[format]()
-    except (CakeError, OSError, MemoryError):
-        raise
-    except Exception as fault:  # exporters fail in any way on graphs that they do not take
-        raise RunError(
-            f"{classifier.name} cannot be written as {format}: {reason(fault)}", "choose another format with --to"
-        ) from fault
-    clear_abandoned(path.parent, f"-{path.name}")
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-        differences = compare(temporary, format, form)
-        if aside:
-            set_aside(path)
-    return ExportedFile(format, str(path), len(content), sha256(path), form.output, differences)
 
+    classifier: Classifier
+    """On the CPU."""
+    path: Path
+    """Of the file."""
+    format: ExportFormat
+    source: Path
+    """The file that the classifier was read from, which is never written over."""
+    softmax: bool = False
+    """End in probabilities."""
+    opset: int | None = None
+    """Of ONNX; torch's choice where None."""
+    force: bool = False
+    """Write although there is a file."""
+    aside: bool = True
+    """Move such a file aside, instead of replacing it."""
 
-def check_export(
-    classifier: Classifier,
-    path: Path,
-    format: ExportFormat,
-    *,
-    source: Path,
-    softmax: bool = False,
-    opset: int | None = None,
-    force: bool = False,
-) -> None:
-    """Refuses what `export` would, for the same arguments, before it starts: so that of several files all are written.
+    def check(self) -> None:
+        """Refuses what `write` would refuse before it starts: of several files all are looked at first.
 
-    Raises:
-        ModelFileError: if the classifier gives outputs only.
-        UsageError: if `path` is taken, or format and options do not fit each other or the model.
-    """
-    if classifier.no_gradient is not None:
-        raise ModelFileError(
-            f"{classifier.name} is asked from outside ({classifier.no_gradient}): there are no operators to write",
-            "distil it, and export the student",
-        )
-    _check_options(classifier, format, softmax=softmax, opset=opset)
-    if path.exists() and path.resolve() == source.resolve():
-        raise UsageError(f"{path} is the model itself", f"leave {format} out, or -o FILE")
-    check_file(path, force=force)
+        Raises:
+            ModelFileError: if the classifier gives outputs only.
+            UsageError: if `path` is taken, or format and options do not fit each other or the model.
+        """
+        classifier = self.classifier
+        if classifier.no_gradient is not None:
+            raise ModelFileError(
+                f"{classifier.name} is asked from outside ({classifier.no_gradient}): there are no operators to write",
+                "distil it, and export the student",
+            )
+        _check_options(classifier, self.format, softmax=self.softmax, opset=self.opset)
+        if self.path.exists() and self.path.resolve() == self.source.resolve():
+            raise UsageError(f"{self.path} is the model itself", f"leave {self.format} out, or -o FILE")
+        check_file(self.path, force=self.force)
+
+    def write(self) -> ExportedFile:
+        """Writes the file.
+
+        Raises:
+            ModelFileError, UsageError: as `check`.
+            RunError: if the exporter fails, or the file does not compare equal; then nothing changes on disk.
+            EnvironmentFault: if the disk is full or refuses.
+        """
+        self.check()
+        form = Form(self.classifier, self.softmax)
+        writers: dict[ExportFormat, Callable[[], bytes]] = {
+            "onnx": lambda: write_onnx(form, self.opset),
+            "torchscript": lambda: write_torchscript(form),
+            "pt2": lambda: write_pt2(form),
+            "safetensors": self.source.read_bytes,
+        }
+        try:
+            content = writers[self.format]()
+        except (CakeError, OSError, MemoryError):
+            raise
+        except Exception as fault:  # exporters fail in any way on graphs that they do not take
+            raise RunError(
+                f"{self.classifier.name} cannot be written as {self.format}: {reason(fault)}",
+                "choose another format with --to",
+            ) from fault
+        clear_abandoned(self.path.parent, f"-{self.path.name}")
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(content)
+            differences = compare(temporary, self.format, form)
+            if self.aside:
+                set_aside(self.path)
+        return ExportedFile(self.format, str(self.path), len(content), sha256(self.path), form.output, differences)
 
 
 def _check_options(classifier: Classifier, format: ExportFormat, *, softmax: bool, opset: int | None) -> None:

@@ -15,7 +15,7 @@ from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError, NoGradient, RunError
 from cake_cli.models.blackbox.box import BlackBox
 from cake_cli.models.counting import size_of
-from cake_cli.models.exporting import export
+from cake_cli.models.exporting import Export
 from cake_cli.models.loading import load_classifier
 from cake_cli.models.onnx.runtime import NO_MEMORY
 from tests.hostile.test_onnx import endless_loop
@@ -143,7 +143,7 @@ def test_a_float_file_of_which_only_labels_are_used(mlp_file: Path) -> None:
 def test_it_cannot_be_exported(tmp_path: Path) -> None:
     file = int8(tmp_path)
     with pytest.raises(ModelFileError, match="no operators to write"):
-        export(load_classifier(file), tmp_path / "out.onnx", "onnx", source=file)
+        Export(load_classifier(file), tmp_path / "out.onnx", "onnx", source=file).write()
 
 
 def test_without_verify_it_is_asked_once(tmp_path: Path) -> None:

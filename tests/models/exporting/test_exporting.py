@@ -20,7 +20,7 @@ from cake_cli.errors import RunError, UsageError
 from cake_cli.models.architectures import build_student
 from cake_cli.models.attached import ATTACHED
 from cake_cli.models.classifier import Classifier
-from cake_cli.models.exporting import default_path, export, exporting, writing
+from cake_cli.models.exporting import Export, default_path, exporting, writing
 from cake_cli.models.exporting.form import Form
 from cake_cli.models.loading import load_classifier
 from cake_cli.models.students import save_student
@@ -46,7 +46,7 @@ def student(folder: Path, architecture: str = "cnn", shape: tuple[int, ...] = (1
 
 
 def write(source: Path, format: ExportFormat, **options: object) -> exporting.ExportedFile:
-    return export(load_classifier(source), default_path(source, format), format, source=source, **options)
+    return Export(load_classifier(source), default_path(source, format), format, source=source, **options).write()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_safetensors_is_a_copy(tmp_path: Path):
     source = student(tmp_path)
     original = load_classifier(source)
     target = tmp_path / "copy.safetensors"
-    file = export(original, target, "safetensors", source=source)
+    file = Export(original, target, "safetensors", source=source).write()
     assert target.read_bytes() == source.read_bytes()
     assert file.differences == {"cake": 0.0}
 
@@ -164,18 +164,18 @@ class Branching(nn.Module):
 def test_a_graph_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, format: ExportFormat):
     model = Classifier(Branching(), InputSpec((3,), range=None), 3, "own.py", "0" * 64)
     with pytest.raises(RunError) as caught:
-        export(model, tmp_path / "own", format, source=tmp_path / "own.py")
+        Export(model, tmp_path / "own", format, source=tmp_path / "own.py").write()
     assert "\n" not in caught.value.what
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_teacher_says_that_it_was_not_trained_here(toy_teacher: Classifier, tmp_path: Path):
-    file = export(toy_teacher, tmp_path / "toy.torchscript", "torchscript", source=tmp_path / "toy.onnx")
+    file = Export(toy_teacher, tmp_path / "toy.torchscript", "torchscript", source=tmp_path / "toy.onnx").write()
     facts = load_classifier(Path(file.path)).facts
     assert facts["cake.origin"] == "converted from toy.onnx, not trained by cake"
     assert facts["cake.source_sha256"] == "0" * 64
     with pytest.raises(UsageError, match="no student of cake"):
-        export(toy_teacher, tmp_path / "toy.safetensors", "safetensors", source=tmp_path / "toy.onnx")
+        Export(toy_teacher, tmp_path / "toy.safetensors", "safetensors", source=tmp_path / "toy.onnx").write()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_teacher_says_that_it_was_not_trained_here(toy_teacher: Classifier, tm
 def test_options_that_do_not_fit(tmp_path: Path, format: ExportFormat, options: dict, said: str):
     source = student(tmp_path, "linear", (4,))
     with pytest.raises(UsageError, match=said):
-        export(load_classifier(source), tmp_path / "out", format, source=source, **options)
+        Export(load_classifier(source), tmp_path / "out", format, source=source, **options).write()
     assert not (tmp_path / "out").exists()
 
 
@@ -209,7 +209,7 @@ def test_logging_and_attention_are_left_as_they_were(tmp_path: Path):
 def test_torchscript_cannot_be_exported_by_torch_export(tmp_path: Path):
     model = load_classifier(Path(write(student(tmp_path, "linear", (4,)), "torchscript").path))
     with pytest.raises(UsageError, match="is TorchScript"):
-        export(model, tmp_path / "out.onnx", "onnx", source=tmp_path / "student.torchscript")
+        Export(model, tmp_path / "out.onnx", "onnx", source=tmp_path / "student.torchscript").write()
 
 
 class Attentive(nn.Module):
@@ -229,7 +229,7 @@ def test_attention_keeps_its_gradient(tmp_path: Path, format: ExportFormat):
     torch.manual_seed(0)
     module = Attentive().eval().requires_grad_(False)
     model = Classifier(module, InputSpec((8, 2, 2)), 3, "vit", "0" * 64)
-    file = export(model, tmp_path / "vit", format, source=tmp_path / "vit.onnx")
+    file = Export(model, tmp_path / "vit", format, source=tmp_path / "vit.onnx").write()
     found = load_classifier(Path(file.path), TRUST)
     assert any("gradient non-zero" in check for check in found.checks)
     assert not any("fused" in mend for mend in found.mends)
