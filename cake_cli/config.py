@@ -356,7 +356,8 @@ class HardwareConfig:
     """Arithmetic of teacher and student passes; auto is bf16 on CUDA devices that have it, else fp32, except that a
     probe before a long synthesis may choose bf16 for its steps on a processor that has it."""
     deterministic: bool = False
-    """Allow only deterministic kernels, for equal results on equal CUDA devices. Takes the plain plan."""
+    """Deterministic kernels, where torch has them (it warns of what has none), for equal results on equal CUDA devices.
+    Takes the plain plan."""
     plan: Plan = "auto"
     """How steps are computed. auto: before a long run, times layouts, sizes, precisions, threads, CUDA graphs and
     torch.compile, and takes the fastest that agrees; plain: does not."""

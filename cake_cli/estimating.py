@@ -84,22 +84,16 @@ def estimate(prepared: Prepared) -> Estimate:
         each = _training_seconds(prepared, one.architecture)
         seconds["training"] += each * prepared.learned_rows
         disk += 3 * 4 * one.size.parameters  # the student, and a checkpoint with its momentum
-        if prepared.synthesizes and prepared.plan.rounds > 1 and name == prepared.students[0]:
-            seconds["training"] += each * prepared.learned_rows * _between(prepared)
+        in_rounds = prepared.synthesizes and prepared.plan.rounds > 1 and name == prepared.students[0]
+        if in_rounds:
+            seconds["training"] += each * prepared.learned_rows * prepared.work_between
             disk += (prepared.plan.rounds + 3) * 4 * one.size.parameters  # one a round, and one more checkpoint
         disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
-            floor = prepared.floor_samples
-            seconds["baseline"] += (each + label) * floor
+            floor, often = prepared.floor_samples, prepared.epochs_of_noise(in_rounds=in_rounds) / prepared.epochs
+            seconds["baseline"] += (each * often + label) * floor
             disk += 4 * one.size.parameters + floor * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)
-
-
-def _between(prepared: Prepared) -> float:
-    """The work of training between rounds, as a share of that after the last: the r-th is over r rounds of N."""
-    settings, rounds = prepared.config.training, prepared.plan.rounds
-    whole = sum(number * each for number, each in enumerate(prepared.epochs_between, 1)) / rounds / prepared.epochs
-    return whole if settings.replay is None else min(1.0, 2 * settings.replay / prepared.samples) * whole
 
 
 def _copy_bytes(prepared: Prepared) -> int:

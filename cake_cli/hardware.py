@@ -77,7 +77,7 @@ def pick(device: str = "auto", precision: Precision = "auto", *, deterministic: 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto`` is bf16 on CUDA devices that have it, else fp32.
-        deterministic: allow only deterministic kernels.
+        deterministic: take deterministic kernels wherever torch has them; it warns of what has none.
 
     Raises:
         EnvironmentFault: if the device is not there or cannot do the precision.
@@ -89,6 +89,8 @@ def pick(device: str = "auto", precision: Precision = "auto", *, deterministic: 
         raise EnvironmentFault("fp16 is not for the CPU", "--precision fp32 or bf16")
     if chosen.type == "cpu":
         keep_freed_memory()
+    if chosen.type == "cuda":  # by default torch's convolutions round float32 to the ten bits of TF32
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

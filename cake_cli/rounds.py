@@ -30,6 +30,7 @@ from cake_cli.distillation.placement import feed_from
 from cake_cli.distillation.pool import Part, Pool
 from cake_cli.errors import RunError
 from cake_cli.events import SILENT, Reporter
+from cake_cli.labelled import starts_of_round
 from cake_cli.lesson import Lesson, heldout_before, of_round
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
@@ -40,7 +41,7 @@ from cake_cli.storage import replacing
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesizing import Turn, synthesize
-from cake_cli.training import WHOLE, Stretch, learn, lesson_of, save, starts_of_round
+from cake_cli.training import WHOLE, Stretch, learn, lesson_of, save
 
 SAMPLES, STARTS, TRAINING = "samples", "starts", "training"
 """What all ranks do together when the first has named it, with the number of the round."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,22 +24,18 @@ from cake_cli.distillation.views import Views
 from cake_cli.errors import DataError, RunError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware
+from cake_cli.labelled import shared_folder, starts_of_baseline, starts_of_round
 from cake_cli.lesson import Lesson, compose
-from cake_cli.methods import VALUES_PER_PASS, baseline_engine
+from cake_cli.methods import VALUES_PER_PASS
 from cake_cli.models.blueprint import Blueprint
-from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import save_student
-from cake_cli.planning import Prepared, rows_side_by_side
+from cake_cli.planning import Prepared
 from cake_cli.ranks import ALONE, Ranks
 from cake_cli.real_data import label
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Passes
-from cake_cli.synthesis.sets import SetPlan, cut
 from cake_cli.text import as_argument
-
-SHELVES = 16
-"""Folders that labelled starting points are kept in, at most: each is filled by one rank, and not again when it is."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +89,7 @@ def train_student(
     student, passes = learn(prepared, run, lesson, reporter, ranks, stretch)
     if not ranks.is_first:
         return
+    run.update(learned=len(lesson.learned))
     between = sum(known["training_passes"]["forward"] for known in run.record.get("rounds", []))
     run.update(training_passes=asdict(Passes(forward=labelled + passes + between)))
     if lesson.heldout is not None:
@@ -113,31 +109,13 @@ def lesson_of(
         beside += starts_of_round(prepared, run, bank, number, reporter, ranks)
     if prepared.real is not None and prepared.teacher is not None:
         at_once = max(1, VALUES_PER_PASS // prepared.subject.spec.values)
-        shelf = Shelf(_shared(prepared, run, bank) / "real")
+        shelf = Shelf(shared_folder(prepared, run, bank) / "real")
         if ranks.is_first:
             label(prepared.real, prepared.teacher, prepared.hardware, shelf, reporter, at_once=at_once)
         ranks.barrier()
         beside += shelf.parts(prepared.subject.spec.shape, prepared.subject.classes)
     ways = _waypoints(prepared, run, bank) if bank is not None and prepared.waypoints else []
     return compose(bank, beside, prepared.config.training, ways)
-
-
-def starts_of_round(
-    prepared: Prepared,
-    run: RunDirectory,
-    bank: SampleBank | None,
-    number: int,
-    reporter: Reporter,
-    ranks: Ranks = ALONE,
-) -> list[Part]:
-    """The starting points that are learned beside the samples of one round, labelled if that was not done yet.
-
-    Arguments and errors are those of `train_student`.
-    """
-    if not prepared.noise_samples or prepared.teacher is None:
-        return []
-    path, seed = _shared(prepared, run, bank) / "beside" / str(number), prepared.config.seed + 1
-    return _labelled_starts(prepared, prepared.teacher, path, reporter, prepared.noise_plan, number, ranks, seed=seed)
 
 
 def _waypoints(prepared: Prepared, run: RunDirectory, bank: SampleBank) -> list[Part]:
@@ -149,7 +127,7 @@ def _waypoints(prepared: Prepared, run: RunDirectory, bank: SampleBank) -> list[
     parts: list[Part] = []
     without = f"{shlex.join(['cake', 'train', str(bank.path), '--student', *prepared.students])}, without waypoints"
     for shard in bank.manifest["shards"]:
-        shelf = waypoint_shelf(_shared(prepared, run, bank), bank.plan.wave_of(shard["sets"][0]))
+        shelf = waypoint_shelf(shared_folder(prepared, run, bank), bank.plan.wave_of(shard["sets"][0]))
         if not shelf.is_whole:
             told = f"{shelf.path} is not there: waypoints are kept while samples are made, until the run ends"
             raise DataError(told, without)
@@ -158,13 +136,6 @@ def _waypoints(prepared: Prepared, run: RunDirectory, bank: SampleBank) -> list[
         except DataError as fault:
             raise DataError(fault.what, without) from fault
     return parts
-
-
-def _shared(prepared: Prepared, run: RunDirectory, bank: SampleBank | None) -> Path:
-    """Where what several students learn from is kept until the last has done so: beside the bank of this run."""
-    if bank is None or prepared.config.synthesis.bank is not None:
-        return run.checkpoints
-    return bank.path.parent / run.checkpoints.name
 
 
 def learn(
@@ -189,20 +160,22 @@ def learn(
         raise RunError(fault.what, f"the bank is whole: {again} {fault.fix}") from fault
 
 
-def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> None:
-    """The same student, trained in the same way on as much noise that the teacher labelled, and on nothing else.
+def train_baseline(
+    prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE, *, in_rounds: bool = False
+) -> None:
+    """The same student, trained for as many rows on as much noise that the teacher labelled, and on nothing else.
 
-    Arguments and errors are those of `train_student`.
+    Arguments and errors are those of `train_student`, and `Prepared.epochs_of_noise`.
     """
     if prepared.teacher is None:
         return
-    path, seed = run.checkpoints / "noise", prepared.config.seed
-    plan = replace(prepared.plan, sets=prepared.floor_samples // prepared.plan.set_size, rounds=1)
-    parts = _labelled_starts(prepared, prepared.teacher, path, reporter, plan, 1, ranks, seed=seed)
+    parts = starts_of_baseline(prepared, run, reporter, ranks)
+    count = sum(len(part.inputs) for part in parts)
     if ranks.is_first:
-        run.update(baseline_passes=asdict(Passes(forward=plan.samples)))
-    noise = Pool(tuple(parts), torch.arange(sum(len(part.inputs) for part in parts)))
-    student = _fit(prepared, run, Lesson(noise), Stretch("baseline"), reporter, ranks)
+        run.update(baseline_passes=asdict(Passes(forward=count)))
+    noise = Pool(tuple(parts), torch.arange(count))
+    stretch = Stretch("baseline", prepared.epochs_of_noise(in_rounds=in_rounds))
+    student = _fit(prepared, run, Lesson(noise), stretch, reporter, ranks)
     if ranks.is_first:
         save(prepared, run.baseline_path, student, data_free=True)
 
@@ -224,42 +197,6 @@ def _fidelity(student: nn.Module, lesson: Lesson, prepared: Prepared, reporter: 
         else:
             reporter.warn(f"the student overfits its samples: it {gap}; more --samples would help")
     return others
-
-
-def _labelled_starts(
-    prepared: Prepared,
-    teacher: Classifier,
-    path: Path,
-    reporter: Reporter,
-    plan: SetPlan,
-    number: int,
-    ranks: Ranks,
-    *,
-    seed: int,
-) -> list[Part]:
-    """The starting points of a plan's round, labelled by the teacher and not moved; each rank labels a share of them.
-
-    As many as a student learns from are the floor that every method must beat: what its steps add is what it is worth.
-    How they are cut follows from their number alone, and not from the bank's waves, which a probe may have widened.
-    """
-    together = max(1, rows_side_by_side(prepared.hardware) // plan.set_size)
-    plan, sets = replace(plan, at_once=together), plan.rounds_of_sets[number - 1]
-    engine = baseline_engine(prepared.config.synthesis, teacher, plan, seed=seed, hardware=prepared.hardware)
-    each = math.ceil(len(sets) / SHELVES)  # of whatever number of ranks, so that any number goes on
-    each = each if each < together else math.ceil(each / together) * together
-    shelves = [(Shelf(path / str(own.start)), own) for own in cut(sets, each)]
-    missing = [(shelf, own) for shelf, own in shelves[ranks.rank :: ranks.world] if not shelf.is_whole]
-    if missing:
-        count = sum(len(own) for _, own in missing) * plan.set_size
-        with reporter.stage("noise", count, "samples") as stage:
-            for shelf, own in missing:
-                made = (engine.wave(wave, stage).samples for wave in cut(own, together))
-                shelf.fill(Part(samples.inputs, samples.logits) for samples in made)
-            of = "" if ranks.is_alone else f", its part of {len(sets) * plan.set_size:,}"
-            stage.conclude(f"{count:,} starting points labelled by the teacher{of}")
-    ranks.barrier()
-    shape, classes = prepared.subject.spec.shape, prepared.subject.classes
-    return [part for shelf, own in shelves for part in shelf.parts(shape, classes, len(own) * plan.set_size)]
 
 
 def _fit(

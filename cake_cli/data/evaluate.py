@@ -29,7 +29,6 @@ def evaluate(
     teacher: Model | None = None,
     device: torch.device | str,
     batch_size: int = 256,
-    seed: int = 0,
     may_guess: Collection[str] = (),
     reporter: Reporter = SILENT,
 ) -> dict[str, Evaluation]:
@@ -45,7 +44,6 @@ def evaluate(
         teacher: what the models are compared with.
         device: where rows are moved.
         batch_size: rows a forward pass.
-        seed: of the bootstrap.
         may_guess: models of which nobody expects more than chance, by name.
         reporter: told the stage "evaluation", counted in samples.
 
@@ -85,7 +83,7 @@ def evaluate(
             stage.advance(len(rows))
         if seen == 0:
             raise DataError(f"{heldout.name} gave no rows", "give a held-out set with at least one")
-        results = {name: tally.evaluation(heldout.class_names, seed) for name, tally in tallies.items()}
+        results = {name: tally.evaluation(heldout.class_names) for name, tally in tallies.items()}
         stage.conclude(", ".join(f"{name} {100 * found.accuracy:.1f} %" for name, found in results.items()))
     for note in heldout.notes:
         if note not in told:

@@ -45,7 +45,7 @@ class Evaluation:
     accuracy: float
     """Share of samples whose top class is the label."""
     accuracy_interval: tuple[float, float]
-    """95 %, bootstrap."""
+    """95 %, Wilson's."""
     top5: float | None
     """Share of samples whose label is among the 5 top classes; None where K <= 5, as it would always be 1."""
     ece: float
@@ -57,7 +57,7 @@ class Evaluation:
     agreement: float | None = None
     """Share of samples on which the model's top class is the teacher's."""
     agreement_interval: tuple[float, float] | None = None
-    """95 %, bootstrap."""
+    """95 %, Wilson's."""
     kl: float | None = None
     """Mean KL(teacher || model) of the softmax outputs, in nats."""
     agreement_by_confidence: tuple[ConfidenceBin, ...] | None = None

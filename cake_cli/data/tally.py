@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from cake_cli.data.evaluation import ClassRecall, ConfidenceBin, Evaluation
-from cake_cli.data.interval import bootstrap_interval
+from cake_cli.interval import wilson_interval
 
 CALIBRATION_BINS = 15
 CONFIDENCE_EDGES = (0.0, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
@@ -58,25 +58,24 @@ class Tally:
         if self._against is not None and teacher_logits is not None:
             self._against.update(logits, predicted, teacher_logits)
 
-    def evaluation(self, class_names: tuple[str, ...] | None, seed: int) -> Evaluation:
+    def evaluation(self, class_names: tuple[str, ...] | None) -> Evaluation:
         """The metrics of all batches so far, of which there must be one.
 
         Args:
             class_names: K names, or None.
-            seed: of the bootstrap.
         """
         confusion = self._confusion.compute()  # (K, K)
         hits = int(confusion.diagonal().sum())
         evaluation = Evaluation(
             samples=self._samples,
             accuracy=hits / self._samples,
-            accuracy_interval=bootstrap_interval(hits, self._samples, seed=seed),
+            accuracy_interval=wilson_interval(hits / self._samples, self._samples),
             top5=self._among_top5 / self._samples if self._classes > 5 else None,
             ece=float(self._calibration.compute()),
             per_class=_recalls(confusion, class_names),
             confusion=_rows(confusion),
         )
-        return evaluation if self._against is None else self._against.added_to(evaluation, seed)
+        return evaluation if self._against is None else self._against.added_to(evaluation)
 
 
 class _TeacherTally:
@@ -102,14 +101,14 @@ class _TeacherTally:
         self._binned += bins.bincount(minlength=len(self._binned))
         self._agreed += bins[predicted == chosen].bincount(minlength=len(self._binned))
 
-    def added_to(self, evaluation: Evaluation, seed: int) -> Evaluation:
+    def added_to(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with its metrics against the teacher."""
         samples = evaluation.samples
         agreed = int(self._agreed.sum())
         return replace(
             evaluation,
             agreement=agreed / samples,
-            agreement_interval=bootstrap_interval(agreed, samples, seed=seed),
+            agreement_interval=wilson_interval(agreed / samples, samples),
             kl=self._divergence / samples,
             agreement_by_confidence=tuple(
                 ConfidenceBin(low, high, count, both / count if count else None)

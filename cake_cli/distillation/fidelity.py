@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cake_cli.distillation.feeding import Feed
 from cake_cli.distillation.order import in_turn
 from cake_cli.hardware import Hardware
+from cake_cli.interval import Z, wilson_interval
 
 BY_HEART = 0.1
 """Share of samples known by heart alone from which on overfitting is worth a word."""
@@ -18,8 +19,6 @@ FEW_ROWS = 4
 """Of fewer rows nothing is said."""
 CLEARLY = 0.01
 """Fall of the agreement from which on it is worth a word: the whole interval must lie beyond it."""
-Z = 1.959964
-"""The 97.5 % point of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,7 @@ def agreement_of(rows: Tensor, group: int) -> Agreement:
     independent = share * (1 - share) / group
     effect = max(1.0, float(rows.var()) / independent) if independent > 0 and len(rows) > 1 else 1.0
     told = count / effect
-    middle = (share + Z**2 / (2 * told)) / (1 + Z**2 / told)
-    half = Z / (1 + Z**2 / told) * math.sqrt(share * (1 - share) / told + Z**2 / (4 * told**2))
-    return Agreement(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)), count)
+    return Agreement(share, *wilson_interval(share, told), count)
 
 
 def balanced_agreement(agreed: Tensor, classes: Tensor) -> Agreement:

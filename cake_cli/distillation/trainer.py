@@ -27,6 +27,8 @@ from cake_cli.hardware import Hardware
 
 DIV_FACTOR = 25.0
 FINAL_DIV_FACTOR = 1e4
+RANKS_APART = 1_000_000_007
+"""Between the seeds of two processes: as the epochs of a training lie one apart, they would meet those of others."""
 LOOK_EVERY = 64
 """Steps between two looks at the loss, each of which waits for the device."""
 TELL_SECONDS = 0.2
@@ -231,12 +233,13 @@ def _draw(
     samples: Feed, batch_size: int, seed: int, views: Views | None, hardware: Hardware, rank: int, world: int
 ) -> tuple[Order, torch.Generator]:
     """The order of an epoch, the same in every process, and the stream of what this process draws on the device."""
-    torch.manual_seed(seed + rank)
+    own_seed = seed + rank * RANKS_APART
+    torch.manual_seed(own_seed)
     generator = torch.Generator().manual_seed(seed)
     order = shuffled(len(samples), batch_size, samples.grain, generator)
     if views is not None and "mix" in views.names:
         order = with_partners(order, samples.group, samples.paired, generator)
-    own = torch.Generator(hardware.device).manual_seed(seed + rank + 1)
+    own = torch.Generator(hardware.device).manual_seed(own_seed + 1)
     return share_of(order, rank, world), own
 
 

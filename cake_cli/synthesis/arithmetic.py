@@ -27,10 +27,13 @@ def arithmetic_of(engine: Engine) -> dict[str, Any]:
 
 
 def as_begun(engine: Engine, bank: SampleBank) -> Engine:
-    """The engine with steps computed as the bank was begun, as far as this device is the one of that time."""
+    """The engine with steps computed as the bank was begun, as far as this device is the one of that time.
+
+    On another there are no more rows in a pass than are usual there: a bank of a GPU may have more than a CPU's memory.
+    """
     rows = rows_per_pass(bank, engine.rows_per_pass)
     if bank.arithmetic.get("device") != arithmetic_of(engine)["device"]:
-        return replace(engine, rows_per_pass=rows)
+        return replace(engine, rows_per_pass=min(rows, engine.rows_per_pass))
     try:
         return engine.planned(replace(StepPlan.from_json(bank.arithmetic), rows_per_pass=rows))
     except ValueError:

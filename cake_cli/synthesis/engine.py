@@ -241,6 +241,11 @@ class Engine:
         pace.finish()
         return revival
 
+    def let_go(self) -> None:
+        """Drops the steps that were compiled or captured, whose memory then is free for another engine's."""
+        for kept in ("step", "_first_step", "_plain"):
+            self.__dict__.pop(kept, None)
+
     @cached_property
     def step(self) -> Step:
         """One gradient step on a walk; kept, because to compile or to capture it takes time."""

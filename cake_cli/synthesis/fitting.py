@@ -63,6 +63,7 @@ def with_fewer_rows(engine: Engine, sets: range, warn: Callable[[str], None]) ->
         )
     fewer = max(1, rows // (2 * least)) * least
     warn(f"memory ran out with {rows} samples in a pass through the teacher: going on with {fewer}")
+    engine.let_go()
     _release(engine.hardware)
     return replace(engine, rows_per_pass=fewer)
 

@@ -284,7 +284,8 @@ class _Trials:
     def _moved(self, engine: Engine) -> Tensor:
         walk = self._walk(engine)
         noise = torch.randn(walk.inputs.shape, generator=torch.Generator().manual_seed(0))
-        walk.inputs.add_(noise.to(walk.inputs.device), alpha=UNEVEN)
+        walk.positions.add_(noise.to(walk.positions.device), alpha=UNEVEN)
+        engine.space.settle(walk.positions, walk.inputs)
         before = walk.inputs.clone()
         self._timed(engine, walk, 1)
         return (walk.inputs - before).double().cpu()

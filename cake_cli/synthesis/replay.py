@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from cake_cli.errors import is_out_of_memory
 from cake_cli.synthesis.step import Step, Walk
@@ -32,6 +33,7 @@ class ReplayedStep:
         self.capture = capture
         self.refused: str | None = None
         self._own: Walk | None = None
+        self._terms: dict[str, Tensor] = {}
         self._replay: Callable[[], None] | None = None
 
     def adopt(self, walk: Walk) -> Walk:
@@ -48,6 +50,7 @@ class ReplayedStep:
         """Takes one step."""
         if self._replay is not None and walk is self._own:
             self._replay()
+            walk.terms = self._terms  # a first step, which is not replayed, has bound its own
         else:
             self.step(walk)
 
@@ -60,7 +63,7 @@ class ReplayedStep:
                 raise
             self.refused = str(fault).splitlines()[0]
             return
-        self._own, self._replay = own, replay
+        self._own, self._replay, self._terms = own, replay, own.terms
 
 
 def capture_on(device: torch.device) -> Capture:

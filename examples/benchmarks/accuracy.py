@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from cells import fault_of, make_cell, own_and_passed_on, spread, write_csv  # beside this file
+from foretelling import ROUND_COLUMNS, foretold, students_of_rounds
 from images import Images, load_images, name_of_machine
 from students import trained_teacher
 from variants import PAIRS, PARTS, VARIANTS, Pair
@@ -107,6 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
     rows = [known[cell.key] for cell in cells]
     stem = options.pair if options.leave_one_out is None else f"{options.pair}-leave-one-out"
     write_csv(options.out / f"{stem}.csv", [{name: row.get(name) for name in COLUMNS} for row in rows], COLUMNS)
+    students = students_of_rounds(rows)
+    if students:
+        write_csv(options.out / f"{stem}-rounds.csv", students, ROUND_COLUMNS)
     table = markdown(rows, options)
     (options.out / f"{stem}.md").write_text(table, encoding="utf-8")
     print(table)
@@ -256,11 +260,9 @@ def in_sets(samples: float) -> int:
 
 
 def rows_learned(record: dict[str, Any]) -> int:
-    """About how many rows went through the student, over all rounds."""
+    """How many rows went through the student, over all rounds."""
     between = sum((entry.get("epochs") or 0) * (entry.get("learned") or 0) for entry in record.get("rounds") or ())
-    plan, samples = record["plan"], record["synthesis"]["samples"]
-    beside = plan.get("noise_samples", 0) + plan.get("waypoints", 0) * samples
-    return between + plan["epochs"] * (samples + beside)
+    return between + record["plan"]["epochs"] * record["learned"]
 
 
 def seen(entry: dict[str, Any], path: Path, teacher: Path, heldout: Path) -> dict[str, Any]:
@@ -308,36 +310,12 @@ def markdown(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
             )
     taught = sorted({row["teacher_accuracy"] for row in rows if not row["error"]})
     lines += ["", f"Teacher: {', '.join(f'{accuracy:.1%}' for accuracy in taught) or 'not measured'}."]
-    return "\n".join([*lines, *foretold(rows)]) + "\n"
+    return "\n".join([*lines, "", *foretold(students_of_rounds(rows))]) + "\n"
 
 
 def mean(cells: list[dict[str, Any]]) -> float:
     """Mean accuracy of the cells that are there; below all others where there is none."""
     return statistics.mean([row["accuracy"] for row in cells if not row["error"]] or [-1.0])
-
-
-def foretold(rows: list[dict[str, Any]]) -> list[str]:
-    """How what is known without real data goes with the agreement on it: within a run, and from run to run."""
-    kinds = {"expected": "the expected agreement", "moved": "the agreement on a round's own samples, unseen"}
-    told = {}
-    for key, name in kinds.items():
-        runs = [
-            [(e[key]["value"], e["real"]) for e in row.get("rounds") or () if e.get(key) and e["real"] is not None]
-            for row in rows
-        ]
-        within = [pair for own in runs if len(own) > 1 for pair in np.array(own) - np.mean(own, axis=0)]
-        told[f"{name}, from round to round of a run (deviations from its mean)"] = within
-        told[f"{name}, over all students of rounds"] = [pair for own in runs for pair in own]
-    finals = [(row["synthetic_fidelity"], row["agreement"]) for row in rows if row.get("synthetic_fidelity")]
-    told["the agreement on held-out samples of the own bank, over all finished students"] = finals
-    lines = []
-    for name, known in told.items():
-        if known[2:]:
-            off = [real - found for found, real in known]
-            apart = "" if "deviations" in name else f"; the real one is {min(off):+.2f} to {max(off):+.2f} off"
-            lines.append(f"- {name}: {np.corrcoef(np.array(known).T)[0, 1]:.2f} ({len(known)}){apart}")
-    title = "Correlation with the agreement on held-out images, over how many, and how far they lie apart:"
-    return ["", title, "", *lines] if lines else []
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:

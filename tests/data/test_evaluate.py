@@ -7,9 +7,9 @@ import torch
 
 from cake_cli import data
 from cake_cli.data import TEACHER, evaluate
-from cake_cli.data.interval import bootstrap_interval
 from cake_cli.errors import DataError, EnvironmentFault, ModelFileError, RunError
 from cake_cli.events import SilentReporter
+from cake_cli.interval import wilson_interval
 
 
 class Rows:
@@ -93,7 +93,7 @@ def test_metrics_agree_with_their_definitions(random7):
 
 def test_a_model_against_itself(random7):
     found = evaluate({"same": lambda x: x}, random7, classes=7, teacher=lambda x: x, device="cpu")["same"]
-    assert (found.agreement, found.agreement_interval) == (1.0, (1.0, 1.0))
+    assert (found.agreement, found.agreement_interval) == (1.0, (pytest.approx(200 / (200 + 1.96**2), abs=1e-5), 1.0))
     assert found.kl == pytest.approx(0, abs=1e-12)
 
 
@@ -233,13 +233,19 @@ def test_no_gradient_is_kept(random7):
     assert not any(out.requires_grad for out in seen)
 
 
-def test_the_interval_is_the_bootstraps():
-    hits = np.arange(100) < 90
-    means = np.random.default_rng(5).choice(hits, (4000, 100)).mean(1)
-    low, high = bootstrap_interval(90, 100, seed=1)
-    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.011)
-    assert bootstrap_interval(90, 100, seed=1) == (low, high)
-    assert bootstrap_interval(0, 10) == (0.0, 0.0)
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    for truth, samples in ((0.9, 100), (0.98, 500), (0.5, 20)):
+        hits = np.random.default_rng(5).binomial(samples, truth, 4000)
+        ends = [wilson_interval(hit / samples, samples) for hit in hits]
+        covered = np.mean([low <= truth <= high for low, high in ends])
+        assert 0.92 < covered < 0.99
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_interval_of_all_or_nothing_has_a_width(share: float):
+    low, high = wilson_interval(share, 500)
+    assert high - low == pytest.approx(0.0076, abs=1e-4), "Wilson (1927): z² / (n + z²)"
+    assert share in (low, high)
 
 
 def test_everything_public_exists():

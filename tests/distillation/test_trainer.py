@@ -12,7 +12,7 @@ from cake_cli.distillation.feeding import Labelled
 from cake_cli.distillation.fidelity import measure_agreement
 from cake_cli.distillation.losses import distillation_loss
 from cake_cli.distillation.optimizers import UpdateRule
-from cake_cli.distillation.trainer import Epoch, train
+from cake_cli.distillation.trainer import Epoch, _draw, train
 from cake_cli.errors import DataError, RunError
 from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware
@@ -52,6 +52,15 @@ def test_any_seed_orders_samples(cpu: Hardware) -> None:
     torch.manual_seed(0)
     for seed in (20241122133700, 2**63 - 1):
         assert fit(network(), cpu, seed=seed, epochs=1)[0].loss > 0
+
+
+def test_no_epoch_of_a_process_draws_what_another_of_another_draws(cpu: Hardware) -> None:
+    feed, drawn = samples(), set()
+    for seed in range(6):
+        for rank in range(3):
+            _, own = _draw(feed, 32, seed, None, cpu, rank, 3)
+            drawn |= {torch.initial_seed(), own.initial_seed() + 2**62}
+    assert len(drawn) == 2 * 6 * 3
 
 
 def test_a_student_learns(cpu: Hardware) -> None:

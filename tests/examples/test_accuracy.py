@@ -46,6 +46,8 @@ def test_cells_are_made_once(accuracy: ModuleType, tmp_path: Path, capsys: pytes
     assert [row["variant"] for row in rows] == ["cake", "rounds, disagreement"]
     assert [row["counted"] for row in rows] == [2000, 2000]
     assert [entry["real"] is not None for entry in rows[1]["rounds"]] == [False, True, True, True]
+    with (tmp_path / "digits-rounds.csv").open() as stream:
+        assert [row["round"] for row in csv.DictReader(stream)] == ["2", "3", "4"]
     assert not list(tmp_path.glob("runs/*/bank"))
     assert accuracy.main([*TINY, *chosen]) == 0
     assert (tmp_path / "cells.jsonl").read_text(encoding="utf-8") == lines

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -13,8 +15,11 @@ from cake_cli.ranks import Ranks
 from cake_cli.synthesis.course import Course
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.fitting import fitting_wave
+from cake_cli.synthesis.replay import ReplayedStep
+from cake_cli.synthesis.step import Walk
 from tests.synthesis.test_course import Seen
 from tests.synthesis.test_engine import make_engine
+from tests.synthesis.test_replay import FakeGraph
 
 CPU = "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -63,6 +68,28 @@ def test_what_fitted_is_gone_on_with(toy_teacher: Classifier, cpu: Hardware) -> 
     for sets in engine.plan.waves:
         engine, _ = fitting_wave(engine, sets, course, warned.append)
     assert len(warned) == 1
+
+
+def test_a_captured_step_is_let_go_before_less_is_tried(
+    toy_teacher: Classifier, cpu: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph owns its memory: an empty cache frees none of it while an engine holds the graph."""
+    engine = make_engine(toy_teacher, cpu)
+    engine.__dict__["step"] = ReplayedStep(engine.step, FakeGraph())
+    captured: list[weakref.ref[torch.Tensor]] = []
+    look = Engine._look
+
+    def short(own: Engine, walk: Walk) -> object:
+        if own.rows_per_pass == engine.rows_per_pass:
+            captured.append(weakref.ref(walk.inputs))
+            raise torch.OutOfMemoryError(CUDA)
+        gc.collect()
+        assert captured[0]() is None
+        return look(own, walk)
+
+    monkeypatch.setattr(Engine, "_look", short)
+    fitted, _ = fitting_wave(engine, engine.plan.waves[0], Course(Seen(), Ranks()), lambda text: None)
+    assert fitted.rows_per_pass == 12
 
 
 def test_less_than_a_row_is_no_answer(toy_teacher: Classifier, cpu: Hardware) -> None:

@@ -15,7 +15,9 @@ from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec
 from cake_cli.synthesis import probe as probing
 from cake_cli.synthesis.engine import Engine
+from cake_cli.synthesis.objective import cake_objective
 from cake_cli.synthesis.probe import Choice, probe
+from cake_cli.synthesis.space import Anywhere, Space, Squashed
 from cake_cli.synthesis.step import Walk
 from cake_cli.synthesis.step_plan import StepPlan
 from tests.synthesis.test_engine import make_engine
@@ -100,6 +102,19 @@ def test_even_surfaces_under_max_pooling_do_not_decide(cpu: Hardware, given: Cal
     teacher = Classifier(module=module, spec=InputSpec((1, 32, 32)), classes=4, name="t", sha256="0" * 64)
     given(lambda plan: 0.5e-3 if plan.layout == "contiguous" else 1e-3)
     assert chosen(long_engine(teacher, cpu, init="scenes")).step_plan.layout == "contiguous"
+
+
+@pytest.mark.parametrize("space", [Anywhere(), Squashed(torch.full((1, 1, 1), -2.0), torch.full((1, 1, 1), 2.0))])
+def test_a_step_the_other_way_is_far_off_however_short_it_is(
+    toy_teacher: Classifier, cpu: Hardware, space: Space
+) -> None:
+    objective = cake_objective(toy_teacher.spec, cls=5.0, contrastive=0.5, tv=0.0)
+    engine = make_engine(toy_teacher, cpu, objective=objective, space=space, step_sizes=(1e-6,) * 6)
+    trials = probing._Trials(engine, 1.0, 1.0, lambda: 0.0)
+    own = trials._engine(trials.plain, 24)
+    terms = {name: (-weight, term) for name, (weight, term) in own.objective.terms.items()}
+    assert trials._difference(own) == 0
+    assert trials._difference(replace(own, objective=replace(own.objective, terms=terms))) > 1
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,21 @@ def test_another_device_or_version_is_said(config: Config, tmp_path: Path, monke
     ]
 
 
+@pytest.mark.parametrize(("begun", "gone_on"), [(7_800, 30), (15, 15)])
+def test_a_bank_of_a_gpu_goes_on_with_as_many_rows_as_a_cpu_takes(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: int, gone_on: int
+) -> None:
+    stop_after(1, config, tmp_path / "bank", monkeypatch)
+    file = tmp_path / "bank" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["arithmetic"] |= {"device": "NVIDIA H200", "rows_per_pass": begun}
+    file.write_text(json.dumps(manifest))
+    seen: list[int] = []
+    before_each_wave(monkeypatch, lambda engine, sets: seen.append(engine.rows_per_pass))
+    made(config, tmp_path / "bank")
+    assert set(seen) == {gone_on}
+
+
 def test_threads_are_those_it_was_begun_with(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, seen = torch.get_num_threads(), []
     stop_after(1, config, tmp_path / "bank", monkeypatch)
