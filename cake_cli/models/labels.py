@@ -32,7 +32,7 @@ def class_names(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | 
         plain |= {key.removesuffix(suffix): value for key, value in plain.items() if key.endswith(suffix)}
     nested = _parsed(plain.get("config", ""))
     if isinstance(nested, Mapping):  # Ultralytics keeps all of it as one JSON text
-        plain = {str(key).lower(): value if isinstance(value, str) else json.dumps(value)
+        plain = {str(key).lower(): value if isinstance(value, str) else repr(value)
                  for key, value in nested.items()} | plain  # fmt: skip
     for key in KEYS:
         found = _names(plain.get(key, ""), classes)
@@ -67,7 +67,7 @@ def _ordered(table: Mapping[Any, Any]) -> list[Any] | None:
     for numbered in (table, {value: key for key, value in table.items() if isinstance(value, (str, int))}):
         try:
             by_number = {int(key): value for key, value in numbered.items()}
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         if sorted(by_number) == list(range(len(table))):
             return [by_number[index] for index in range(len(table))]
@@ -75,7 +75,7 @@ def _ordered(table: Mapping[Any, Any]) -> list[Any] | None:
 
 
 def _parsed(text: str) -> Any:
-    """A text as JSON, or as a literal of Python; None where it is neither."""
+    """A text as JSON, or as a literal of Python; None where it is neither, empty where it cannot be written again."""
     if not text or len(text) > LARGEST:
         return None
     try:
@@ -83,6 +83,11 @@ def _parsed(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return None
+    try:
+        repr(value)
+    except ValueError:  # a hexadecimal number of more digits than Python writes
+        return ()
+    return value

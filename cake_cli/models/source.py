@@ -97,17 +97,15 @@ def call_function(source: Source, arguments: tuple[Any, ...], *, contract: str) 
         if not callable(function):
             callables = [key for key, value in vars(loaded).items() if callable(value)]
             hint = did_you_mean(source.function, callables)
-            told = f"{source.file} has no function {source.function!r}" + (f", {hint}" if hint else "")
-            raise ModelFileError(told, f"{source.file}:FUNCTION")
+            absent = f"{source.file} has no function {source.function!r}" + (f", {hint}" if hint else "")
+            raise ModelFileError(absent, f"{source.file}:FUNCTION")
         made = function(*arguments)
     except ModelFileError:
         raise
-    except Exception as fault:  # foreign code fails in any way it likes
+    except (Exception, SystemExit) as fault:  # foreign code fails, or ends, in any way it likes
         reason = str(fault).strip().partition("\n")[0]
-        raise ModelFileError(
-            f"{source.file}:{source.function} failed: {type(fault).__name__}: {reason}",
-            contract,
-        ) from fault
+        told = f"{type(fault).__name__}: {reason}" if reason else type(fault).__name__
+        raise ModelFileError(f"{source.file}:{source.function} failed: {told}", contract) from fault
     finally:
         sys.path.remove(folder)
     if not isinstance(made, nn.Module):

@@ -28,10 +28,10 @@ def fitting_weights(network: nn.Module, path: Path, name: str) -> dict[str, Tens
     """The weights of a file in the form of a network's state dict; the network may be without memory.
 
     Raises:
-        ModelFileError: if the file is damaged, holds no weights, or they do not fit, with the keys.
+        ModelFileError: if the file is damaged, holds no weights, or they do not fit, with the keys, or are no floats.
     """
     from cake_cli.models.weights import read_weights  # torchvision, which it needs, takes seconds
-    from cake_cli.models.weights.matching import differences, filled
+    from cake_cli.models.weights.matching import differences, filled, require_floats
 
     file = sniff(path)
     if file.format not in ("safetensors", "checkpoint"):
@@ -40,6 +40,7 @@ def fitting_weights(network: nn.Module, path: Path, name: str) -> dict[str, Tens
     wanted = network.state_dict()
     told = differences(wanted, weights.tensors, name)
     if not told:
+        require_floats(wanted, weights.tensors, name, path)
         return filled(wanted, weights.tensors)
     made = weights.metadata.get("cake.architecture")
     stated = "" if made is None else f", but of {made} with {weights.metadata.get('cake.classes')} classes"

@@ -129,6 +129,13 @@ def test_weights_that_do_not_fit(tmp_path: Path, name: str, shape: tuple[int, ..
     assert "--student cnn" in str(caught.value.fix)
 
 
+def test_a_start_from_weights_stored_as_whole_numbers_is_refused(tmp_path: Path) -> None:
+    stored = build_student("linear", (4,), 3).state_dict()
+    save_file(stored | {"1.weight": stored["1.weight"].char()}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelFileError, match=r"holds 1\.weight as int8, with which linear does not compute"):
+        plan_student("linear", (4,), 3, weights=str(tmp_path / "w.safetensors"))
+
+
 def test_files_that_are_no_start(tmp_path: Path, mlp_file: Path) -> None:
     save_file({"w": torch.zeros(3)}, tmp_path / "w.safetensors")
     path = student(tmp_path / "s.safetensors", "cnn")

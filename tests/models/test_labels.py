@@ -38,6 +38,10 @@ def test_names_are_read(metadata: dict[str, str]) -> None:
     {"names": "-" * 100_000 + "1"},
     {"names": "9" * 100_000},
     {"config.txt": "[" * 100_000},
+    {"names": "{1e999: 'cat', 2: 'dog', 3: 'fox'}"},
+    {"names": f"[0x{'f' * 5000}, 1, 2]"},
+    {"config.txt": f"{{'names': [0x{'f' * 5000}, 1, 2]}}"},
+    {"config.txt": "{'names': b'cat'}"},
     {"description": "cat,dog,fox"},
 ])  # fmt: skip
 def test_what_does_not_name_each_class_is_left(metadata: dict[str, str]) -> None:
@@ -50,3 +54,4 @@ def test_a_task_is_read_of_ultralytics_only() -> None:
     assert ultralytics_task({"config.txt": '{"author": "Ultralytics", "task": "classify"}'}) == "classify"
     assert ultralytics_task({"author": "me", "task": "detect"}) is None
     assert ultralytics_task({"author": "Ultralytics"}) is None
+    assert ultralytics_task({"config.txt": f"{{'author': 'Ultralytics', 'task': 0x{'f' * 5000}}}"}) is None

@@ -58,6 +58,17 @@ def test_what_goes_wrong_is_told(file: Path, function: str, message: str) -> Non
     assert caught.value.fix
 
 
+@pytest.mark.parametrize(("code", "told"), [
+    ("import sys\nsys.exit()", "SystemExit$"),
+    ("def make():\n    exit(0)", "SystemExit: 0"),
+    ("raise SystemExit('usage: train.py DATA')", "SystemExit: usage: train.py DATA"),
+])  # fmt: skip
+def test_code_that_ends_the_program_is_told(tmp_path: Path, code: str, told: str) -> None:
+    (tmp_path / "model.py").write_text(code)
+    with pytest.raises(ModelFileError, match=f"model.py:make failed: {told}"):
+        load_classifier(tmp_path / "model.py:make", SHAPE)
+
+
 def test_code_does_not_run_before_the_shape_is_known(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     (tmp_path / "model.py").write_text(f"open({str(marker)!r}, 'w')\n")

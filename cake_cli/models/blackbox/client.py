@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cake_cli.errors import EnvironmentFault, RunError, UsageError
+from cake_cli.models.blackbox.deadline import PIECE, TimedHTTP, TimedHTTPS
 
 BUSY = frozenset({429, 502, 503, 504})
 """Status codes after which the same request may be answered a little later."""
@@ -27,7 +28,6 @@ LONGEST_PAUSE = 120.0
 """An endpoint that asks for more patience ends the run, which can be resumed."""
 MOST_BYTES = 64 * 2**20
 """Of an answer."""
-PIECE = 65_536
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 GO_ON = "a run that it stopped goes on with `cake resume`"
 DENIED = frozenset({401, 403})
@@ -89,7 +89,7 @@ class Client:
         self.retries = retries
         self.header = header
         self.pause = pause
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect, TimedHTTP, TimedHTTPS)
 
     def post(self, body: bytes) -> bytes:
         """The body of the answer to JSON.
@@ -131,7 +131,6 @@ class Client:
         request = urllib.request.Request(self.address, body, headers, method="POST")  # noqa: S310  # http(s) only
         if self.header is not None:
             request.add_unredirected_header(*self.header)
-        until = time.monotonic() + self.timeout
         parts: list[bytes] = []
         size = 0
         with self._opener.open(request, timeout=self.timeout) as response:
@@ -140,10 +139,10 @@ class Client:
                 size += len(piece)
                 if size > MOST_BYTES:
                     raise RunError(f"{self.host} answered more than {MOST_BYTES // 2**20} MiB", "fewer rows a request")
-                if time.monotonic() > until:
-                    raise TimeoutError(f"its answer took more than {self.timeout:g} s")
             if response.length:
                 raise http.client.HTTPException(f"its answer ended {response.length:,} bytes early")
+            if not parts and response.length is None:
+                raise http.client.HTTPException("its answer ended with its headers, or before")
         return b"".join(parts)
 
     def _refusal(self, fault: urllib.error.HTTPError) -> str:

@@ -100,7 +100,8 @@ def read_scaling(model: ModelProto, shape: tuple[int, ...]) -> Scaling | None:
 def _constants(model: ModelProto) -> dict[str, TensorProto]:
     """The tensors of Constant nodes, by the name of their value."""
     nodes = [node for node in model.graph.node if node.op_type == "Constant" and not node.domain]
-    return {node.output[0]: a.t for node in nodes for a in node.attribute if a.name == "value"}
+    found = {node.output[0]: a.t for node in nodes for a in node.attribute if a.name == "value"}
+    return {name: tensor for name, tensor in found.items() if tensor.data_type != TensorProto.STRING}
 
 
 def _of_pixels(mean: np.ndarray, std: np.ndarray) -> Scaling | None:
@@ -157,10 +158,10 @@ class _Path:
                 tuple(self.shape[axis] for axis in order),
                 tuple(before[axis] for axis in order),
             )
-        step = self._affine(node, name, weights)
-        if step is None:
-            return None
         with np.errstate(all="ignore"):  # checked at the end
+            step = self._affine(node, name, weights)
+            if step is None:
+                return None
             return replace(self, factor=self.factor * step[0], shift=self.shift * step[0] + step[1])
 
     def _affine(
@@ -189,6 +190,8 @@ class _Path:
         """By the running mean and variance, without the scale and bias that were learnt behind them."""
         mean, variance = (weights.get(name) for name in node.input[3:5])
         if mean is None or variance is None or len(node.output) > 1:
+            return None
+        if not list(mean.dims) == list(variance.dims) == [self.shape[1]]:
             return None
         epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
         axes = (1, -1, *(1,) * (len(self.shape) - 2))

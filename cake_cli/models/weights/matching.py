@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from cake_cli.errors import ModelFileError
 
 SHOWN = 3
 
@@ -30,6 +33,27 @@ def differences(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], nam
         _some("mismatched", mismatched),
     ]
     return "; ".join(part for part in parts if part)
+
+
+def require_floats(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str, path: Path) -> None:
+    """Refuses whole numbers, bits and quantised numbers in the place of floats.
+
+    Args:
+        wanted: the state dict of the network.
+        tensors: the weights, all of whose keys are there.
+        name: of the network.
+        path: of the weights.
+
+    Raises:
+        ModelFileError: with the first such key and its type.
+    """
+    for key, tensor in tensors.items():
+        if wanted[key].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelFileError(
+                f"{path} holds {key} as {kind}, with which {name} does not compute",
+                "give the weights as floating-point numbers, as they were before they were quantised",
+            )
 
 
 def filled(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

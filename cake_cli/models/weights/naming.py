@@ -16,7 +16,7 @@ from cake_cli.models.source import Source, call_function, read_source
 from cake_cli.models.weightless import Weightless
 from cake_cli.models.weights import torchvision
 from cake_cli.models.weights.fitting import Fit, fitting
-from cake_cli.models.weights.matching import differences, filled
+from cake_cli.models.weights.matching import differences, filled, require_floats
 from cake_cli.models.weights.reading import Weights
 
 
@@ -149,7 +149,7 @@ def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weig
     """Puts weights into a module, all of them or none; float16 and the like become float32.
 
     Raises:
-        ModelFileError: with missing, unexpected and mismatched keys, three of each.
+        ModelFileError: with missing, unexpected and mismatched keys, three of each; or where floats are none.
     """
     wanted = module.state_dict()
     told = differences(wanted, tensors, name)
@@ -159,6 +159,7 @@ def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weig
             f"the weights of {weights.path} are not those of {name}: {told}",
             f"--arch {fits[0]}" if fits else "another --arch; `cake inspect FILE` lists those that fit",
         )
+    require_floats(wanted, tensors, name, weights.path)
     module.load_state_dict(filled(wanted, tensors), strict=True, assign=True)
     bare = [key for key, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if bare:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -56,7 +57,7 @@ def read_weights(file: ModelFile) -> Weights:
     """Reads the tensors of a safetensors file or of a torch checkpoint; executes nothing in it.
 
     Raises:
-        ModelFileError: if it is damaged, holds pickled objects, or no tensors.
+        ModelFileError: if it is damaged, holds pickled objects, no tensors, or some that are larger than the file says.
     """
     path = file.path
     if file.format == "safetensors":
@@ -72,6 +73,7 @@ def read_weights(file: ModelFile) -> Weights:
         found, mends = _unwrap(path, loaded)
         if objects:
             mends.append(f"{len(objects)} kinds of objects beside the weights not loaded: {objects[0]}, ...")
+    _require_plain(path, found)
     tensors, prefix = _strip(found)
     mends += [f"prefix {part}. stripped from the names" for part in prefix.split(".")[:-1]]
     tensors, masks = _pruned(tensors)
@@ -90,6 +92,23 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as fault:
         raise ModelFileError(f"{path} is not a whole safetensors file: {fault}", "copy it again") from fault
+
+
+def _require_plain(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises `ModelFileError` for nested tensors, and for views of fewer numbers than they have elements."""
+    for name, tensor in tensors.items():
+        if tensor.is_nested:
+            raise ModelFileError(
+                f"{path} holds {name} as a nested tensor, which no weights are", "save the state dict without it"
+            )
+        if tensor.layout is not torch.strided:
+            continue
+        needed, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+        if needed > stored:
+            raise ModelFileError(
+                f"{path} holds {name} of {needed:,} bytes as a view of {stored:,}; it is not loaded",
+                "save it whole: torch.save({name: tensor.contiguous() for name, tensor in state.items()}, FILE)",
+            )
 
 
 def _unwrap(path: Path, loaded: Any) -> tuple[dict[str, Tensor], list[str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -41,6 +43,42 @@ class Served:
     """Requests after which every one is refused with 500."""
     change: Callable[[dict[str, Any]], Any] = lambda answer: answer
     """Of the JSON that is answered."""
+
+
+@contextmanager
+def dripping(first: bytes, again: bytes, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The address of a server that answers with some bytes, and then with others every now and then, for a minute.
+
+    Args:
+        first: what an answer begins with.
+        again: what it goes on with; empty: nothing, it ends.
+        context: of TLS, for https.
+    """
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        if context is not None:
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection, suppress(OSError):  # the client may leave
+            connection.settimeout(5)
+            with connection.makefile("rb") as request:
+                head = b"".join(iter(request.readline, b"\r\n"))
+                request.read(int(head.lower().partition(b"content-length:")[2].split()[0]))
+            connection.sendall(first)
+            until = time.monotonic() + 60
+            while again and time.monotonic() < until and not over.wait(0.05):
+                connection.sendall(again)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            scheme = "http" if context is None else "https"
+            yield f"{scheme}://localhost:{listener.getsockname()[1]}/predict"
+        finally:
+            over.set()
+            thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

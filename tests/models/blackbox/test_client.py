@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
 from cake_cli.errors import EnvironmentFault, RunError, UsageError
 from cake_cli.models.blackbox import client as module
 from cake_cli.models.blackbox.client import Client, authorization
-from tests.models.blackbox.serving import Served
+from tests.models.blackbox.serving import Served, dripping
 
 QUESTION = b'{"inputs": [[[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]]]}'
 
@@ -81,6 +86,63 @@ def test_a_slow_endpoint_is_given_up(served: Served) -> None:
     served.faults = [(200, {"Content-Length": "1000", "X-Slow": "0.6"}, b"{")]
     with pytest.raises(EnvironmentFault, match=r"does not answer: .*timed out"):
         client(served, retries=0, timeout=0.2).post(QUESTION)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "goes on": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "status": (b"HTTP/1.1 200 O", b"K"),
+    "header": (OK + b"X: ", b"a"),
+    "headers": (OK, b"X: a\r\n"),
+    "body": (OK + b"Content-Length: 90000\r\n\r\n", b" "),
+    "piece": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """That of a server on this machine, which clients trust."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("needs openssl")
+    key, public = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    asked = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    asked += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key)]
+    subprocess.run([openssl, "req", "-x509", *asked, "-out", str(public)], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(public))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, key)
+    return context
+
+
+def given_up(address: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(EnvironmentFault, match=r"localhost:\d+ does not answer: (The read operation )?timed out$"):
+        Client(address, timeout=0.5, retries=0).post(QUESTION)
+    assert time.monotonic() - start < 20, "the server goes on for a minute"
+
+
+@pytest.mark.parametrize("part", DRIPS)
+def test_an_answer_that_drips_is_given_up(part: str) -> None:
+    with dripping(*DRIPS[part]) as address:
+        given_up(address)
+
+
+@pytest.mark.parametrize("part", ["header", "body"])
+def test_an_encrypted_answer_that_drips_is_given_up(part: str, certificate: ssl.SSLContext) -> None:
+    with dripping(*DRIPS[part], certificate) as address:
+        given_up(address)
+
+
+def test_an_encrypted_answer_is_read(certificate: ssl.SSLContext) -> None:
+    body = b" " * 100_000
+    with dripping(OK + b"Content-Length: 100000\r\n\r\n" + body, b"", certificate) as address:
+        assert Client(address, timeout=5, retries=0).post(b"x" * 200_000) == body
+
+
+@pytest.mark.parametrize("cut", [OK, OK + b"X: a", OK + b"X: a\r\n"])
+def test_an_answer_that_ends_with_its_headers_is_none(cut: bytes) -> None:
+    with dripping(cut, b"") as address, pytest.raises(EnvironmentFault, match="its answer ended with its headers"):
+        Client(address, timeout=5, retries=0).post(QUESTION)
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(served: Served) -> None:

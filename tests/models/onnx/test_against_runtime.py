@@ -167,6 +167,51 @@ def test_recurrence_with_other_activations(operator, activation):
     recurrent(operator, activations=[activation] * count, **fields)
 
 
+CORNERS = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+RARE = {
+    "resize down to a part of a pixel": (node("Resize", "x - f", "y", **CORNERS), {"f": [1, 1, 0.6, 0.7]}),
+    "resize up to a part of a pixel": (node("Resize", "x - f", "y", **CORNERS), {"f": [1, 1, 2.3, 1.7]}),
+    "resize to one pixel": (node("Resize", "x - f", "y", **CORNERS), {"f": [1, 1, 0.2, 0.2]}),
+    "gaps between windows": (node("ConvTranspose", "x k", "y", strides=[3, 3], auto_pad="SAME_UPPER"), {}),
+    "gaps at the beginning": (node("ConvTranspose", "x k", "y", strides=[3, 3], auto_pad="SAME_LOWER"), {}),
+    "more than windows reach": (
+        node("ConvTranspose", "x k", "y", strides=[3, 3], auto_pad="SAME_UPPER", output_shape=[18, 22]), {}),
+    "wrap what is left": (node("Pad", "x a", "y", mode="wrap"), {"a": ints(0, 0, 0, -1, 0, 0, 0, 2)}),
+    "wrap what is left in front": (node("Pad", "x a", "y", mode="wrap"), {"a": ints(0, 0, 3, 0, 0, 0, -2, 1)}),
+    "backwards from before the start": (node("Slice", "x a a c c", "y"), {"a": ints(-99), "c": ints(-1)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RARE)
+def test_rare_settings(case):
+    one, more = RARE[case]
+    arrays = {name: np.array(values, np.int64 if name in "abc" else np.float32) for name, values in more.items()}
+    kernel = {"k": draw(2, 3, 2, 2)} if "k" in one.input else {}
+    compare(one, {"x": draw(1, 2, 6, 7)} | kernel | arrays, opset=19)
+
+
+def test_a_slice_of_nothing_is_empty():
+    arrays = {"x": draw(3, 5), "a": np.array([1]), "b": np.array([3]), "c": np.array([-1])}
+    module = Interpreter(graph(node("Slice", "x a b c c", "y"), arrays, "y"))
+    assert module(torch.zeros(3, 5)).shape == (3, 0)
+
+
+@pytest.mark.parametrize(("operator", "values", "wanted"), [
+    ("Max", "s", [3, 4]), ("Max", "s a b", [5, 5]), ("Min", "s", [3, 4]), ("Min", "s a b", [3, 2]),
+])  # fmt: skip
+def test_the_largest_and_the_smallest_of_any_number_of_sizes(operator, values, wanted):
+    nodes = [node("Shape", "x", "s"), node(operator, values, "y")]
+    proto = model(nodes, {"a": np.array([4, 2]), "b": np.array(5)}, outputs=[port("y", None)])
+    assert Interpreter(proto)(torch.zeros(3, 4)).tolist() == wanted
+
+
+def test_an_even_picture_has_a_slope():
+    module = Interpreter(graph(node("MeanVarianceNormalization", "x", "y"), {"x": draw(2, 3, 4, 4)}, "y", 13))
+    rows = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    (slope,) = torch.autograd.grad(module(rows)[:, :, 0].sum(), rows)
+    assert slope.isfinite().all()
+
+
 def stored(array, kind, name):
     return numpy_helper.from_array(array.astype(helper.tensor_dtype_to_np_dtype(kind)), name)
 

@@ -9,6 +9,7 @@ from torch import nn
 from cake_cli.models.onnx import open_onnx
 from cake_cli.models.onnx.comparison import probe_rows
 from cake_cli.models.onnx.interpreter import GraphError, Interpreter, UnsupportedOperator
+from cake_cli.models.onnx.interpreter import module as interpreting
 from cake_cli.models.onnx.interpreter.host import Host
 from cake_cli.models.onnx.signature import Rows
 from cake_cli.models.onnx.trial import Mismatch, Trial, Witness
@@ -156,6 +157,32 @@ def test_a_loop_of_known_length_is_differentiable():
     y = Interpreter(proto)(x)
     assert torch.allclose(y, (x @ torch.from_numpy(draw(4, 3))) / 8, atol=1e-6)
     assert torch.autograd.grad(y.sum(), x)[0].abs().sum() > 0
+
+
+def looping(name, inside=None):
+    """A Loop of ``turns`` turns that doubles its state, or runs another Loop on it."""
+    body = helper.make_graph(
+        [node("Identity", f"{name}_on", f"{name}_still"),
+         node("Add", f"{name}_in {name}_in", f"{name}_out") if inside is None else inside(f"{name}_in", f"{name}_out")],
+        "body",
+        [port(f"{name}_turn", [], INT64), port(f"{name}_on", [], 9), port(f"{name}_in", None)],
+        [port(f"{name}_still", [], 9), port(f"{name}_out", None)],
+    )  # fmt: skip
+    return lambda before, after: node("Loop", f"turns - {before}", after, body=body)
+
+
+@pytest.mark.parametrize("turns", [9, 12])
+def test_loops_in_loops_are_counted_together(monkeypatch, turns):
+    monkeypatch.setattr(interpreting, "MOST_STEPS", 300)
+    proto = linear(end=[looping("outer", looping("inner"))("z", "y")])
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(turns, dtype=np.int64), "turns"))
+    module = Interpreter(proto)
+    if turns == 12:
+        with pytest.raises(UnsupportedOperator, match="loops of more than 300 steps in all"):
+            module(torch.zeros(2, 4))
+        return
+    for _ in range(3):
+        assert module(torch.zeros(2, 4)).shape == (2, 3), "each forward is counted by itself"
 
 
 @pytest.mark.parametrize("converter", ["interpreter", "onnx2torch"])

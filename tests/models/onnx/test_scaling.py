@@ -125,6 +125,15 @@ def test_constants_may_be_nodes(tmp_path):
     assert spec.range == (0.0, 255.0)
 
 
+@pytest.mark.parametrize("first", [
+    [node("BatchNormalization", "x g g g g", "s")],
+    [node("Constant", "", "k", value=numpy_helper.from_array(np.array(["a"], object))), node("Add", "x k", "s")],
+])  # fmt: skip
+def test_constants_that_do_not_fit_are_left_to_the_conversion(tmp_path, first):
+    with pytest.raises(ModelFileError, match=r"cannot be converted|tensors of type STRING"):
+        open_onnx(save(teacher(first, {"g": np.ones(7, np.float32), "w": draw(4, 3)}), tmp_path))
+
+
 def test_bytes_have_a_range(tmp_path):
     first = [node("Cast", "x", "c", to=FLOAT), node("Mul", "c k", "s")]
     classifier = load_classifier(save(picture(first, {"k": 1 / 64}, kind=UINT8), tmp_path))

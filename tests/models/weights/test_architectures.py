@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,6 +126,24 @@ def test_a_wrong_architecture_names_three_keys_of_each_kind(squeezenet_file: Pat
     told = r"12 missing: .* and 9 more; 48 unexpected: .* and 45 more; 3 mismatched: "
     with pytest.raises(ModelFileError, match=told):
         load_classifier(squeezenet_file, TeacherConfig(arch="alexnet"))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.uint16, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(tmp_path: Path, kind: torch.dtype) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"1.weight": torch.ones(3, 4, dtype=kind), "1.bias": torch.zeros(3)}, path)
+    told = rf"holds 1\.weight as {str(kind).removeprefix('torch.')}, with which linear does not compute"
+    with pytest.raises(ModelFileError, match=told):
+        load_classifier(path, TeacherConfig(arch="linear", input_shape=(4,)))
+
+
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch wants another library for it
+        weight = torch.quantize_per_tensor(torch.ones(3, 4), 0.1, 0, torch.qint8)
+        torch.save({"1.weight": weight, "1.bias": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(ModelFileError, match=r"holds 1\.weight as qint8"):
+        load_classifier(tmp_path / "w.pth", TeacherConfig(arch="linear", input_shape=(4,)))
 
 
 def test_the_image_size_is_asked_for_where_it_is_free(squeezenet_file: Path) -> None:

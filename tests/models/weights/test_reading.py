@@ -6,6 +6,7 @@ import argparse
 import importlib
 import runpy
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,32 @@ def test_tensors_without_floats_are_no_weights(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", {"x_train": torch.zeros(3, 4, dtype=torch.uint8)})
     with pytest.raises(ModelFileError, match="holds no weights, only tensors of uint8"):
         read_weights(sniff(path))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("names", [["weight"], ["weight_orig", "weight_mask"]])
+def test_a_tensor_that_is_larger_than_its_numbers_is_refused(tmp_path: Path, names: list[str], legacy: bool) -> None:
+    path = saved(tmp_path / "w.pth", dict.fromkeys(names, torch.zeros(1).expand(2**16, 2**16)), legacy=legacy)
+    with pytest.raises(ModelFileError, match=rf"{names[0]} of 17,179,869,184 bytes as a view of 4; ") as caught:
+        read_weights(sniff(path))
+    assert "contiguous()" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_parts_of_larger_tensors_and_tied_ones_are_read(tmp_path: Path, legacy: bool) -> None:
+    table = torch.randn(6, 4)
+    content = {"part": table[2:4], "column": table[:, 1], "turned": table.T, "tied": table, "none": table[:0],
+               "one": torch.zeros(3).expand(1, 3)}  # fmt: skip
+    found = read_weights(sniff(saved(tmp_path / "w.pth", content, legacy=legacy))).tensors
+    assert all(found[name].equal(tensor) for name, tensor in content.items())
+
+
+def test_a_nested_tensor_is_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told once in a process
+        nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    with pytest.raises(ModelFileError, match="holds rows as a nested tensor"):
+        read_weights(sniff(saved(tmp_path / "w.pth", STATE | {"rows": nested})))
 
 
 def test_pruning_masks_are_multiplied_in(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from cake_cli.models.onnx.interpreter.shape_math import SHAPE_MATH
 
 Value = Tensor | Host
 
+MOST_STEPS = 100_000
+"""That the bodies of all loops and branches together may take in one forward: loops in loops multiply."""
+
 
 class GraphError(RuntimeError):
     """A step of the graph failed on these inputs; names the operator, its opset and the node."""
@@ -47,6 +50,7 @@ class Interpreter(nn.Module):
         super().__init__()
         opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
         self._constants = 0
+        self._taken = 0
         with torch.no_grad(), bounded_values():
             self.program: Program = Compiler(opsets, self).compile(model.graph)
         _forget_tensors(self.program)
@@ -94,7 +98,9 @@ class Interpreter(nn.Module):
 
         Raises:
             GraphError: where a step does not take these shapes.
+            UnsupportedOperator: where its loops go on for too long.
         """
+        self._taken = 0
         like = next((tensor for tensor in inputs if tensor.is_floating_point()), torch.empty(0))
         results = self.run(self.program, inputs, {}, like)
         tensors = tuple(self._tensor(result, like) for result in results)
@@ -161,7 +167,11 @@ class Interpreter(nn.Module):
     def _execute(
         self, step: Step, values: Mapping[str, Value], like: Tensor, key: str, *inputs: Value
     ) -> tuple[Value, ...]:
-        return self.run(step.bodies[key], inputs, values, like)
+        body = step.bodies[key]
+        self._taken += 1 + len(body.steps)
+        if self._taken > MOST_STEPS:
+            raise UnsupportedOperator(f"{step.node.title} with loops of more than {MOST_STEPS:,} steps in all")
+        return self.run(body, inputs, values, like)
 
     def _value(self, argument: Argument, values: Mapping[str, Value]) -> Value:
         if isinstance(argument, Constant):

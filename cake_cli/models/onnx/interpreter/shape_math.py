@@ -61,14 +61,27 @@ def _binary(function: Callable[[Number, Number], Number], boolean: bool = False)
     return compute
 
 
+def _folded(function: Callable[[Number, Number], Number]) -> HostFunction:
+    """Of any number of values, two at a time."""
+    pair = _binary(function)
+
+    def compute(node: Node, first: Host, *others: Host) -> Host | None:
+        result: Host | None = first
+        for other in others:
+            result = None if result is None else pair(node, result, other)
+        return result
+
+    return compute
+
+
 SHAPE_MATH |= {
     "Add": _binary(py.add),
     "Sub": _binary(py.sub),
     "Mul": _binary(py.mul),
     "Div": _binary(_divide),
     "Mod": _binary(_modulo),
-    "Min": _binary(min),
-    "Max": _binary(max),
+    "Min": _folded(min),
+    "Max": _folded(max),
     "Equal": _binary(py.eq, boolean=True),
     "Less": _binary(py.lt, boolean=True),
     "Greater": _binary(py.gt, boolean=True),

@@ -59,13 +59,14 @@ def _cropped(node: Node, sizes: list[int], strides: list[int], full: list[int]) 
     wanted = node.integers("output_shape")
     mode = node.text("auto_pad", "NOTSET")
     if wanted is None and mode.startswith("SAME"):
-        wanted = [size * stride for size, stride in zip(sizes, strides, strict=True)]
+        wanted = [min(size * stride, most) for size, stride, most in zip(sizes, strides, full, strict=True)]
     if wanted is None:
         pads = node.integers("pads") or [0] * (2 * axes)
         return (pads[:axes], pads[axes:]) if mode != "VALID" else ([0] * axes, [0] * axes)
     totals = [size - target for size, target in zip(full, wanted[-axes:], strict=True)]
-    half, rest = [total // 2 for total in totals], [total - total // 2 for total in totals]
-    return (half, rest) if mode == "SAME_UPPER" else (rest, half)
+    odd = 0 if mode == "SAME_UPPER" else 1
+    before = [(max(0, total) + odd) // 2 for total in totals]  # what is missing is added behind
+    return before, [total - first for total, first in zip(totals, before, strict=True)]
 
 
 @TABLE.add("DeformConv")

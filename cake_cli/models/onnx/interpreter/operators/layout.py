@@ -109,8 +109,9 @@ def _slice(
             index = [slice(None)] * (axis % x.dim()) + [slice(begin, end, stride)]
             x = x[tuple(index)]
         else:
-            kept = range(x.shape[axis])[slice(begin, None if end < -x.shape[axis] else end, stride)]
-            x = x.index_select(axis, torch.tensor(list(kept), device=x.device))
+            size = x.shape[axis]
+            kept = range(size)[slice(max(begin, -size), None if end < -size else end, stride)]
+            x = x.index_select(axis, torch.tensor(list(kept), dtype=torch.long, device=x.device))
     return x
 
 
@@ -153,16 +154,18 @@ def _pad(
 
 
 def _mirrored(mode: str, size: int, before: int, after: int) -> Tensor:
-    """Which element each padded position shows, for the modes that show an element."""
-    positions = torch.arange(-before, size + after)
+    """Which element each padded position shows, for the modes that show an element; what is cut off shows nowhere."""
+    first = max(-before, 0)
+    size -= first + max(-after, 0)
+    positions = torch.arange(-max(before, 0), size + max(after, 0))
     if mode == "edge":
-        return positions.clamp(0, size - 1)
+        return first + positions.clamp(0, size - 1)
     if mode == "wrap":
-        return positions % size
+        return first + positions % size
     if mode == "reflect":
         period = max(2 * (size - 1), 1)
         folded = positions % period
-        return torch.where(folded < size, folded, period - folded)
+        return first + torch.where(folded < size, folded, period - folded)
     raise ValueError(f"padding mode {mode!r}")
 
 

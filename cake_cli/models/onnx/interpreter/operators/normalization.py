@@ -80,8 +80,8 @@ def _lp_normalization(node: Node, x: Tensor) -> Tensor:
 def _mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
     axes = node.integers("axes") or [0, 2, 3]
     mean = x.mean(axes, keepdim=True)
-    deviation = ((x - mean).square().mean(axes, keepdim=True)).sqrt()
-    return (x - mean) / (deviation + 1e-9)
+    variance = (x - mean).square().mean(axes, keepdim=True)
+    return (x - mean) / (variance.clamp_min(LEAST_EPSILON).sqrt() + 1e-9)  # the root of 0 has no slope
 
 
 def _standardised(x: Tensor, axes: list[int], epsilon: float) -> Tensor:

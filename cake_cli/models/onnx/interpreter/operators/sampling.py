@@ -121,13 +121,12 @@ def _coordinates(length: int, size: int, factor: float, how: Interpolation, wind
     place = np.arange(size, dtype=np.float64)
     kind, single = how.coordinates, size == 1
     start, end = window
-    whole = factor * length
     ways: dict[str, Callable[[], np.ndarray]] = {
         "asymmetric": lambda: place / factor,
-        "align_corners": lambda: place * (length - 1) / max(whole - 1, 1e-9),
+        "align_corners": lambda: place * (length - 1) / max(size - 1, 1),
         "half_pixel": lambda: (place + 0.5) / factor - 0.5,
         "pytorch_half_pixel": lambda: np.zeros(1) if single else (place + 0.5) / factor - 0.5,
-        "half_pixel_symmetric": lambda: length / 2 * (1 - size / whole) + (place + 0.5) / factor - 0.5,
+        "half_pixel_symmetric": lambda: length / 2 * (1 - size / (factor * length)) + (place + 0.5) / factor - 0.5,
         "tf_crop_and_resize": lambda: (
             np.full(1, 0.5 * (start + end) * (length - 1))
             if single
