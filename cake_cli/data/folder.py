@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from cake_cli.data.labels import ModelClasses, order_classes
 from cake_cli.data.pictures import Picture, PictureSet, open_picture
@@ -56,7 +57,8 @@ def open_folder(
     """A folder as a `HeldOut`.
 
     Where the model states no class names, a file ``classes.txt`` (one name a line, in the model's order)
-    in the folder or above the split does.
+    in the folder or above the split does. Class folders and pictures may be links; links to folders further below are
+    not followed, for they may lead round in a circle.
 
     Args:
         root: the folder.
@@ -86,7 +88,7 @@ def open_folder(
     if model.names is None:
         model = replace(model, names=_names_beside(folder, root))
     order = order_classes(found, model, what=f"folders of {folder}")
-    items = make_dataset(folder, order.index, IMG_EXTENSIONS, allow_empty=True)
+    items, links = _pictures_below(folder, order.index)
     filled = {index for _, index in items}
     empty = [label for label, index in order.index.items() if index not in filled]
     notes = list(order.notes)
@@ -94,12 +96,29 @@ def open_folder(
         notes.insert(0, f"{folder} is used, the split {folder.name!r} of {root}")
     if empty and items:
         notes.append(f"folders of {folder} without an image: {', '.join(empty[:4])}{' …' if len(empty) > 4 else ''}")
+    if links:
+        notes.append(f"links to folders are not followed: {', '.join(links[:4])}{' …' if len(links) > 4 else ''}")
 
     def pictures() -> Iterator[Picture]:
         for path, label in items:
             yield Picture(str(Path(path).relative_to(folder)), label, partial(open_picture, Path(path)))
 
     return PictureSet(name, len(items), pictures, spec, class_names=order.names, notes=tuple(notes), strict=strict)
+
+
+def _pictures_below(folder: Path, index: Mapping[str, int]) -> tuple[list[tuple[str, int]], list[str]]:
+    """Paths of pictures with their classes, in torchvision's order, and the links to folders, seen from `folder`."""
+    items, links = [], []
+    for label in sorted(index):
+        for below, folders, files in sorted(os.walk(folder / label)):
+            beside = (Path(below, name) for name in sorted(folders))
+            links += [str(path.relative_to(folder)) for path in beside if path.is_symlink()]
+            items += [
+                (f"{below}{os.sep}{name}", index[label])
+                for name in sorted(files)
+                if name.lower().endswith(IMG_EXTENSIONS)
+            ]
+    return items, links
 
 
 def _names_beside(folder: Path, root: Path) -> tuple[str, ...] | None:

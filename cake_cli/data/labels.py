@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,12 @@ from numpy.typing import NDArray
 
 from cake_cli.data.stored import Array
 from cake_cli.errors import DataError, did_you_mean
+
+_WHOLE = re.compile(r"-?\d{1,18}")
+"""A whole number that 64 bits hold."""
+
+_EXACT = 2.0**53
+"""Whole floats up to here are the numbers that were written."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ def read_labels(raw: Array, model: ModelClasses, *, name: str) -> tuple[NDArray[
 
     Args:
         raw: (N,) or (N, 1), integers, whole floats or text; or (N, K), one-hot.
-        model: the model's classes; labels that are text are matched with their names.
+        model: the model's classes; labels that are text are matched with their names, and so are integers where the
+            names are numbers, all of the labels are among them, and they are not the indices themselves.
         name: what messages call the labels.
 
     Returns:
@@ -92,25 +100,37 @@ def read_labels(raw: Array, model: ModelClasses, *, name: str) -> tuple[NDArray[
         DataError: if labels are not labels, or lie outside 0..K-1.
     """
     values = raw[:, 0] if raw.ndim == 2 and raw.shape[1] == 1 else raw
-    if (
+    one_hot = (
         values.ndim == 2
         and values.shape[1] == model.count
         and np.isin(values, (0, 1)).all()
         and (values.sum(1) == 1).all()
-    ):
+    )
+    if one_hot:
         values = values.argmax(axis=1)  # (N, K) -> (N,)
     if values.ndim != 1:
         raise DataError(f"{name} has shape {raw.shape}, not one label a row", "give labels of shape (N,)")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
-    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
+    if values.dtype.kind == "f" and _are_whole(values):
         values = values.astype(np.int64)
     if values.dtype.kind not in "biuU":
         raise DataError(f"{name} is {raw.dtype}, not class indices or names", "give integers from 0 to K-1")
     if values.dtype.kind == "U" or model.renamed:
-        return _named_labels(values.astype(str), model, name)
+        return _named_labels(values, model, name)
+    numbers = {} if one_hot or values.dtype.kind == "b" else _numbers(model)
+    if numbers:
+        found, inverse = np.unique(values, return_inverse=True)
+        if all(int(label) in numbers for label in found):
+            return _numbered_labels(found, inverse, numbers, model, name)
     check_range(values, model.count, name)
-    return values.astype(np.int64), ClassOrder({}, model.names)
+    note = f"labels of {name} are read as indices: not all are among the class names ({_listed(model.names or ())})"
+    return values.astype(np.int64), ClassOrder({}, model.names, (note,) if numbers else ())
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number of at most 18 digits that a text is; None where it is none."""
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def check_range(values: Array, classes: int, name: str) -> None:
@@ -149,6 +169,32 @@ def _named_labels(values: Array, model: ModelClasses, name: str) -> tuple[NDArra
     return indices[inverse], order
 
 
+def _numbered_labels(
+    found: Array, inverse: Array, numbers: Mapping[int, int], model: ModelClasses, name: str
+) -> tuple[NDArray[np.int64], ClassOrder]:
+    """Labels that are class names, which are numbers: where they could be indices as well, that is noted."""
+    present = set(found.tolist())
+    indices = np.array([numbers[int(label)] for label in found], dtype=np.int64)
+    index = {str(number): position for number, position in numbers.items() if number in present}
+    notes = _by_name(list(index), index, model.count, f"labels of {name}")
+    if ((found >= 0) & (found < model.count)).all() and (indices != found).any():
+        read = f"labels of {name} are read as the model's class names ({_listed(model.names or ())}), not as indices"
+        notes = (read, *notes)
+    return indices[inverse], ClassOrder(index, model.names, notes)
+
+
+def _numbers(model: ModelClasses) -> dict[int, int]:
+    """Class names that are numbers to indices; nothing where some are not, some repeat, or they are the indices."""
+    stated = [whole_number(name.strip()) for name in model.names or ()]
+    numbers = {number: position for position, number in enumerate(stated) if number is not None}
+    return numbers if len(numbers) == model.count and list(numbers) != list(range(model.count)) else {}
+
+
+def _are_whole(values: Array) -> bool:
+    """Whether floats are whole numbers, none so large that what it stands for is not known."""
+    return float(np.abs(values).max(initial=0)) < _EXACT and bool((values == np.floor(values)).all())
+
+
 def _known(model: ModelClasses) -> dict[str, int]:
     """Names to indices; nothing where names repeat; plain indices too where a class map may use them."""
     known = {_key(name): position for position, name in enumerate(model.names or ())}
@@ -181,9 +227,9 @@ def _by_position(found: Sequence[str], class_names: Sequence[str] | None, what: 
             f"{what} are not named as the model's classes ({shown}): they are matched by position; "
             "--class-map says otherwise"
         )
-    elif class_names is None and all(name.isdigit() for name in found):
-        numbers = [int(name) for name in found]
-        if numbers != sorted(numbers):
+    elif class_names is None:
+        numbers = [number for name in found if (number := whole_number(name)) is not None]
+        if len(numbers) == len(found) and numbers != sorted(numbers):
             notes.append(
                 f"{what} are numbers taken in the order of text ({', '.join(found[:4])}, …), as torchvision does"
             )

@@ -32,7 +32,7 @@ def open_npz(path: Path, split: str | None = None) -> tuple[StoredArray, StoredA
         Rows (N, ...) and labels (N,) or (N, ...).
 
     Raises:
-        DataError: if the archive is damaged, holds no known pair of keys, or holds pickled objects.
+        DataError: if the archive is damaged, holds no known pair of keys, or holds values of no plain type.
     """
     with explained(str(path)), zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -76,6 +76,11 @@ def _stored(path: Path, member: str) -> StoredArray:
         raise DataError(
             f"{name} holds pickled Python objects, whose loading would run code; it is not loaded",
             "save plain arrays: np.asarray(values, dtype=np.uint8), not dtype object",
+        )
+    if dtype.kind == "V" or not dtype.itemsize:
+        raise DataError(
+            f"{name} holds values of the type {dtype.str}, which are neither numbers nor texts",
+            "save a plain array: np.asarray(values, dtype=np.float32)",
         )
     if not shape:
         raise DataError(f"{name} is a single value, not rows", "save an array of shape (N, ...)")

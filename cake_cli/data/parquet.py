@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from cake_cli.data.labels import ModelClasses, check_range, order_classes, read_labels
+from cake_cli.data.labels import ClassOrder, ModelClasses, check_range, order_classes, read_labels
 from cake_cli.data.pictures import Picture, PictureSet, open_picture
-from cake_cli.data.stored import MOST_ROWS
-from cake_cli.errors import DataError, EnvironmentFault, did_you_mean
+from cake_cli.data.shards import Shard, open_table
+from cake_cli.data.texts import DistinctTexts
+from cake_cli.errors import DataError, did_you_mean
 from cake_cli.forms import parse_json
 from cake_cli.spec import InputSpec
 
 _IMAGES = ("image", "img", "images")
 _LABELS = ("label", "labels", "fine_label", "class")
 _SPLITS = ("test", "validation", "val")
-_CHUNK = 64
-"""Rows of encoded images in memory at a time."""
 
 
 def find_parquet(root: Path) -> list[Path]:
@@ -54,28 +53,23 @@ def open_parquet(
 
     Raises:
         EnvironmentFault: if pyarrow is missing.
-        DataError: if a file is damaged, has no images or labels, or does not fit the model.
+        DataError: if a file is damaged, has no images or labels, would unpack to far more than its size, or does not
+            fit the model.
     """
     paths = _of_split(source, split) if source.is_dir() else [source]
-    tables = [_open(path) for path in paths]
-    schema = tables[0].schema_arrow
+    schema = open_table(paths[0]).schema_arrow
     images = _column(paths[0], schema, _IMAGES, None, "images")
     labels = _column(paths[0], schema, _LABELS, label_column, "labels")
-    stated = _stated_names(schema, labels)
-    raw = np.concatenate([_read(path, table, labels) for path, table in zip(paths, tables, strict=True)])
-    if stated is not None and raw.dtype.kind in "iu":
-        order = order_classes(stated, model, what=f"classes of {name}")
-        check_range(raw, len(stated), name)
-        values = np.array([order.index.get(label, -1) for label in stated])[raw]  # (N,), -1 where left out
-    else:
-        values, order = read_labels(raw, model, name=name)
+    shards = [Shard(path, images, labels) for path in paths]
+    values, order = _read_labels(shards, model, _stated_names(schema, labels), name)
 
     def pictures() -> Iterator[Picture]:
         row = 0
-        for path in paths:
-            for cell in _cells(path, images):
+        for shard in shards:
+            for data in shard.images():
                 if values[row] >= 0:
-                    yield Picture(f"{path.name} row {row}", int(values[row]), partial(_load, cell))
+                    where = f"{shard.path.name} row {row}"
+                    yield Picture(where, int(values[row]), partial(_load, data), held=len(data or b""))
                 row += 1
 
     rows = int((values >= 0).sum())
@@ -99,26 +93,6 @@ def _of_split(root: Path, split: str | None) -> list[Path]:
     return paths
 
 
-def _open(path: Path) -> Any:
-    try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError as fault:
-        raise EnvironmentFault(
-            f"reading {path} needs pyarrow, which is not installed", "pip install 'cake-cli[parquet]'"
-        ) from fault
-    try:
-        if not path.is_file():
-            raise OSError("a pipe or a device")
-        table = parquet.ParquetFile(path)
-        if table.metadata.num_rows > MOST_ROWS:
-            raise ValueError(f"it says it has {table.metadata.num_rows:,} rows")
-        return table
-    except (ValueError, OSError) as fault:  # pyarrow's ArrowInvalid is a ValueError
-        raise DataError(
-            f"{path} is not a parquet file, or damaged ({_first_line(fault)})", "download it again"
-        ) from fault
-
-
 def _column(path: Path, schema: Any, known: tuple[str, ...], wanted: str | None, what: str) -> str:
     names = list(schema.names)
     if wanted is not None and wanted not in names:
@@ -132,27 +106,21 @@ def _column(path: Path, schema: Any, known: tuple[str, ...], wanted: str | None,
     return found
 
 
-def _read(path: Path, table: Any, column: str) -> Any:
-    try:
-        cells = table.read(columns=[column]).column(0)
-    except (ValueError, OSError) as fault:
-        raise DataError(f"{path} is damaged ({_first_line(fault)})", "download it again") from fault
-    if cells.null_count:
-        raise DataError(f"{path} has {cells.null_count} rows without a label", "remove those rows")
-    return cells.to_numpy() if str(cells.type) != "string" else np.array(cells.to_pylist(), dtype=str)
-
-
-def _cells(path: Path, column: str) -> Iterator[Any]:
-    """The cells of one column, read in small chunks."""
-    batches = _open(path).iter_batches(_CHUNK, columns=[column])
-    while True:
-        try:
-            batch = next(batches, None)
-        except (ValueError, OSError) as fault:
-            raise DataError(f"{path} is damaged ({_first_line(fault)})", "download it again") from fault
-        if batch is None:
-            return
-        yield from batch.column(0).to_pylist()
+def _read_labels(
+    shards: Sequence[Shard], model: ModelClasses, stated: list[str] | None, name: str
+) -> tuple[NDArray[np.int64], ClassOrder]:
+    """(N,), -1 where a row is left out."""
+    if any(shard.has_texts for shard in shards):
+        distinct = DistinctTexts(name)
+        numbers = np.concatenate([shard.numbered_labels(distinct) for shard in shards])  # (N,)
+        indices, order = read_labels(np.array(distinct.texts, dtype=str), model, name=name)
+        return indices[numbers], order
+    raw = np.concatenate([shard.labels() for shard in shards])  # (N,)
+    if stated is None or raw.dtype.kind not in "iu":
+        return read_labels(raw, model, name=name)
+    order = order_classes(stated, model, what=f"classes of {name}")
+    check_range(raw, len(stated), name)
+    return np.array([order.index.get(label, -1) for label in stated])[raw], order
 
 
 def _stated_names(schema: Any, column: str) -> list[str] | None:
@@ -164,12 +132,7 @@ def _stated_names(schema: Any, column: str) -> list[str] | None:
         return None
 
 
-def _load(cell: Any) -> Image.Image:
-    data = cell["bytes"] if isinstance(cell, dict) else cell
-    if not isinstance(data, bytes):
+def _load(data: bytes | None) -> Image.Image:
+    if data is None:
         raise ValueError("no image bytes")
     return open_picture(BytesIO(data))
-
-
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0]

@@ -26,6 +26,8 @@ _PEEKED = 16
 """How many pictures may be unreadable before the first that shows whether the set fits."""
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "TIFF", "WEBP")
 """What is decoded, whatever a file is called: some of Pillow's other readers start programs."""
+_MOST_HELD = 1 << 27
+"""Bytes of pictures, not yet decoded, that make a batch smaller than was asked."""
 _NAMED = 3
 """How many unreadable pictures a note names."""
 
@@ -40,6 +42,8 @@ class Picture:
     """0..K-1."""
     load: Callable[[], Image.Image]
     """Opens it."""
+    held: int = 0
+    """Bytes that it keeps in memory until then."""
 
 
 class PictureSet:
@@ -109,9 +113,8 @@ class PictureSet:
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `HeldOut.batches`."""
-        pictures = self._pictures()
         with ThreadPoolExecutor(_DECODERS, initializer=compute_alone) as pool:
-            while chunk := list(islice(pictures, batch_size)):
+            for chunk in _chunks(self._pictures(), batch_size):
                 with _quiet():
                     rows = list(pool.map(self._row, chunk))
                 self._require_readable()
@@ -150,6 +153,20 @@ class PictureSet:
         except Exception as fault:  # Pillow's decoders raise of every kind on damaged files
             self._faults[picture.where] = _reason(fault)
             return None
+
+
+def _chunks(pictures: Iterator[Picture], most: int) -> Iterator[list[Picture]]:
+    """Pictures, at most so many at a time, and fewer where they fill memory."""
+    chunk: list[Picture] = []
+    held = 0
+    for picture in pictures:
+        chunk.append(picture)
+        held += picture.held
+        if len(chunk) == most or held >= _MOST_HELD:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
 
 
 def open_picture(source: Path | BytesIO) -> Image.Image:

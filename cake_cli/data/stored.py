@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cake_cli.errors import DataError
+from cake_cli.spec import format_shape
 
 _CHUNK = 1 << 20
 """Bytes read at a time when a stream is only measured."""
@@ -46,7 +47,7 @@ class StoredArray:
         column_major: whether the first axis runs fastest.
 
     Raises:
-        DataError: if it has more than `MOST_ROWS` rows, or more than `MOST_IN_ROW` values in one.
+        DataError: if it has more than `MOST_ROWS` rows, or none or more than `MOST_IN_ROW` values in one.
     """
 
     def __init__(
@@ -63,6 +64,11 @@ class StoredArray:
         self.shape = shape
         self._open_bytes = open_bytes
         self._column_major = column_major and len(shape) > 1
+        if shape[0] < 0 or min(shape[1:], default=1) < 1:
+            raise DataError(
+                f"{name} says it has the shape {format_shape(shape)}, whose rows hold nothing",
+                "give rows of at least one value",
+            )
         if shape[0] > MOST_ROWS or math.prod(shape[1:]) > MOST_IN_ROW:
             raise DataError(
                 f"{name} says it has {shape[0]:,} rows of {math.prod(shape[1:]):,} values; "

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from cake_cli.data.fitting import Fitting
-from cake_cli.data.labels import ModelClasses, read_labels
+from cake_cli.data.labels import ModelClasses, read_labels, whole_number
+from cake_cli.data.texts import DistinctTexts
 from cake_cli.errors import DataError, did_you_mean
 from cake_cli.spec import InputSpec
 
@@ -68,10 +69,14 @@ class TableSet:
         self._type = torch.uint8 if spec.is_image and pixels.are_bytes else torch.float32
         if not labels:
             raise DataError(f"{path} has no rows", "give a held-out set with at least one")
-        values = np.array(labels)
+        column = f"{path} column {self._title(self._label)}"
         if all(_is_number(label) for label in labels):
-            values = values.astype(np.float64)
-        self._labels, order = read_labels(values, model, name=f"{path} column {self._title(self._label)}")
+            self._labels, order = read_labels(np.array([float(label) for label in labels]), model, name=column)
+        else:
+            distinct = DistinctTexts(column)
+            numbers = [distinct.number(label) for label in labels]
+            indices, order = read_labels(np.array(distinct.texts), model, name=column)
+            self._labels = indices[numbers]
         self.samples = len(labels)
         self.class_names = order.names
         self._order_notes = order.notes
@@ -152,8 +157,9 @@ class TableSet:
             return len(self._columns) - 1
         if self._has_header and column in self._columns:
             return self._columns.index(column)
-        if column.isdigit() and int(column) < len(self._columns):
-            return int(column)
+        number = whole_number(column)
+        if number is not None and 0 <= number < len(self._columns):
+            return number
         known = ", ".join(self._columns[:8]) if self._has_header else f"0 to {len(self._columns) - 1}, without names"
         raise DataError(
             f"{self.name} has no column {column!r}; it has {known}",

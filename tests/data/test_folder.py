@@ -197,3 +197,26 @@ def test_folders_without_classes(tmp_path, rgb4):
 def test_label_column_does_not_apply(tmp_path, rgb4):
     with pytest.raises(UsageError, match="--label-column"):
         open_heldout(str(tmp_path), rgb4, 2, label_column="y")
+
+
+@pytest.mark.parametrize("target", ["../ant", "..", "/"])
+def test_links_to_folders_are_not_followed(tmp_path, rgb4, read_all, target):
+    root = lay(tmp_path / "set", ["ant", "bee"])
+    for name in "xyz":
+        (root / "ant" / name).symlink_to(target)
+    heldout = open_heldout(str(root), rgb4, 2)
+    assert heldout.notes == ("links to folders are not followed: ant/x, ant/y, ant/z",)
+    assert shades(heldout, read_all) == ([0, 1, 10, 11], [0, 0, 1, 1])
+
+
+def test_linked_class_folders_and_pictures_are_read(tmp_path, rgb4, read_all):
+    stored = lay(tmp_path / "stored", ["ant", "bee"])
+    (tmp_path / "set" / "bee" / "deep").mkdir(parents=True)
+    (tmp_path / "set" / "ant").symlink_to(stored / "ant")
+    (tmp_path / "set" / "bee" / "deep" / "0.PNG").symlink_to(stored / "bee" / "0.png")
+    heldout = open_heldout(str(tmp_path / "set"), rgb4, 2)
+    assert (shades(heldout, read_all), heldout.notes) == (([0, 1, 10], [0, 0, 1]), ())
+
+
+def test_folders_named_by_digits_that_are_no_numbers(tmp_path, rgb4):
+    assert open_heldout(str(lay(tmp_path / "set", ["²", "³"])), rgb4, 2).class_names == ("²", "³")

@@ -89,3 +89,10 @@ def test_real_mnist_for_a_32x32_rgb_teacher():
     assert labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # as published
     assert any("32x32" in note for note in heldout.notes)
     assert np.isclose(rows.mean().item(), 0.13, atol=0.03)
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 8), (4, 8, 0)])
+def test_rows_of_nothing(save_idx, grey8, shape):
+    save_idx("a-labels-idx1-ubyte", np.arange(4))
+    with pytest.raises(DataError, match="whose rows hold nothing"):
+        open_heldout(str(save_idx("a-images-idx3-ubyte", np.zeros(shape))), grey8, 5)

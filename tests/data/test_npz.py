@@ -1,6 +1,8 @@
+import re
 import struct
 import tracemalloc
 import zipfile
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -161,3 +163,62 @@ def test_memory_is_bounded_by_the_batch_not_the_file(save_npz, grey8):
 def test_options_that_mean_nothing_are_refused(save_npz, grey8, images8, labels10):
     with pytest.raises(UsageError, match="--label-column y does not apply"):
         open_heldout(save_npz(x=images8, y=labels10), grey8, 5, label_column="y")
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected", "note"),
+    [
+        ("123", [1, 2, 3, 1], [0, 1, 2, 0], None),
+        ("123", [1, 2, 2, 1], [0, 1, 1, 0], r"read as the model's class names \(1, 2, 3\), not as indices"),
+        ("210", [0, 2, 1, 1], [2, 0, 1, 1], "not as indices"),
+        (("-1", "1"), [1.0, -1.0, 1.0, 1.0], [1, 0, 1, 1], None),
+        (("01", "02", "03"), [3, 3, 1, 2], [2, 2, 0, 1], None),
+        ("123", np.eye(3)[[1, 2, 0, 0]], [1, 2, 0, 0], None),
+        ("123", [0, 1, 2, 0], [0, 1, 2, 0], r"read as indices: not all are among the class names \(1, 2, 3\)"),
+        ("012", [2, 1, 0, 0], [2, 1, 0, 0], None),
+        ("abc", [2, 1, 0, 0], [2, 1, 0, 0], None),
+    ],
+)
+def test_labels_where_class_names_are_numbers(save_npz, read_all, names, labels, expected, note):
+    source = save_npz(x=np.zeros((4, 2), np.float32), y=np.array(labels))
+    spec = InputSpec(shape=(2,), range=None)
+    heldout = open_heldout(source, spec, len(names), class_names=tuple(names))
+    assert read_all(heldout)[1].tolist() == expected
+    assert [bool(re.search(note or "as", text)) for text in heldout.notes if "read as" in text] == [True] * bool(note)
+
+
+@pytest.mark.parametrize("largest", [1e300, 2.0**63])
+def test_floats_too_large_for_an_index(save_npz, grey8, largest):
+    source = save_npz(x=np.zeros((2, 8, 8), np.uint8), y=np.array([largest, 1.0]))
+    with pytest.raises(DataError, match="is float64, not class indices"):  # without numpy's warning of the cast
+        open_heldout(source, grey8, 5)
+
+
+def test_text_of_more_digits_than_python_reads(save_npz, grey8):
+    source = save_npz(x=np.zeros((2, 8, 8), np.uint8), y=np.array(["9" * 5000, "²"]))
+    assert open_heldout(source, grey8, 2).samples == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "shape", "message"),
+    [
+        ("x", "|u1", (3, 0), r"shape 3x0, whose rows hold nothing"),
+        ("x", "|u1", (3, 0, 8), r"shape 3x0x8, whose rows hold nothing"),
+        ("x", "|u1", (3, -8, -8), r"shape 3x-8x-8, whose rows hold nothing"),
+        ("x", "|u1", (-3, -64), r"shape -3x-64, whose rows hold nothing"),
+        ("x", "|V2", (3, 64), r"type \|V2, which are neither numbers nor texts"),
+        ("y", "|S0", (3,), r"type \|S0, which are neither"),
+        ("y", "<U0", (3,), r"type <U0, which are neither"),
+        ("y", "(2,)<i4", (3,), r"type \|V8, which are neither"),
+        ("y", [("a", "<i4")], (3, 5), r"type \|V4, which are neither"),
+    ],
+)
+def test_headers_that_hold_no_plain_values(grey8, tmp_path, key, kind, shape, message):
+    stream = BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": kind, "fortran_order": False, "shape": shape})
+    other = {"x": np.zeros(3, int), "y": np.zeros((3, 8, 8), np.uint8)}[key]
+    np.savez(tmp_path / "a.npz", **{"y" if key == "x" else "x": other})
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr(f"{key}.npy", stream.getvalue() + bytes(192))
+    with pytest.raises(DataError, match=message):
+        open_heldout(str(tmp_path / "a.npz"), grey8, 5)

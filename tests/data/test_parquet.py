@@ -5,7 +5,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from cake_cli.data import open_heldout, parquet
+from cake_cli.data import open_heldout, pictures, shards
 from cake_cli.errors import DataError, EnvironmentFault
 from cake_cli.spec import InputSpec
 
@@ -32,12 +32,12 @@ def test_missing_pyarrow_names_the_extra(tmp_path, monkeypatch):
     def absent(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(parquet, "import_module", absent)
+    monkeypatch.setattr(shards, "import_module", absent)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and more")
     with pytest.raises(EnvironmentFault, match="needs pyarrow") as caught:
         open_heldout(str(tmp_path / "a.parquet"), SPEC, 2)
     assert caught.value.fix == "pip install 'cake-cli[parquet]'"
-    monkeypatch.setattr(parquet, "import_module", importlib.import_module)
+    monkeypatch.setattr(shards, "import_module", importlib.import_module)
 
 
 def test_images_and_labels(tmp_path, read_all):
@@ -88,3 +88,87 @@ def test_faults(tmp_path):
     (tmp_path / "c.parquet").write_bytes(b"PAR1" + bytes(100))
     with pytest.raises(DataError, match="not a parquet file, or damaged"):
         open_heldout(str(tmp_path / "c.parquet"), SPEC, 2)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["string", "large_string", "string_view", "binary", "large_binary", "dictionary", "large dictionary"],
+)
+def test_labels_of_text_as_writers_of_today_keep_them(tmp_path, read_all, kind):
+    pa = pytest.importorskip("pyarrow")
+    given = ["bee", "ant", "bee"]
+    if kind.endswith("dictionary"):
+        labels = pa.array(given, pa.large_string() if "large" in kind else pa.string()).dictionary_encode()
+    else:
+        labels = pa.array([text.encode() for text in given] if "binary" in kind else given, getattr(pa, kind)())
+    heldout = open_heldout(save(tmp_path / "a.parquet", [5, 6, 7], labels), SPEC, 2)
+    assert heldout.class_names == ("ant", "bee")
+    assert read_all(heldout)[1].tolist() == [1, 0, 1]
+
+
+def test_shards_of_texts_in_different_orders(tmp_path, read_all):
+    save(tmp_path / "test-0.parquet", [5, 6], ["bee", "ant"])
+    save(tmp_path / "test-1.parquet", [7, 8, 9], ["cow", "ant", "bee"])
+    assert read_all(open_heldout(str(tmp_path), SPEC, 3))[1].tolist() == [1, 0, 2, 0, 1]
+
+
+@pytest.mark.parametrize("kind", ["int64", "string"])
+def test_no_rows(tmp_path, kind):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"image": pa.array([], pa.binary()), "label": pa.array([], getattr(pa, kind)())}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="has no images"):
+        open_heldout(str(tmp_path / "a.parquet"), SPEC, 2, class_names=("ant", "bee"))
+
+
+@pytest.mark.parametrize(("images", "labels"), [("image", "lab"), ("picture", "label")])
+def test_every_shard_has_both_columns(tmp_path, images, labels):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    save(tmp_path / "test-0.parquet", [5, 6], [0, 1])
+    pq.write_table(pa.table({images: [encoded(7)], labels: [0]}), tmp_path / "test-1.parquet")
+    with pytest.raises(DataError, match=r"test-1\.parquet has no column '(image|label)'"):
+        open_heldout(str(tmp_path), SPEC, 2)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ([b"x"], [[0]], "column 'label' is list<.*>, not class indices or names"),
+        ([b"x"], ["a" * 1001], "no names of classes: there is one of 1,001 characters"),
+        ([[b"x"]], [0], "column 'image' is list<.*>, not encoded images"),
+        (["x"], [0], "column 'image' is string, not encoded images"),
+    ],
+)
+def test_columns_of_another_type(tmp_path, images, labels, message):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=message):
+        open_heldout(str(tmp_path / "a.parquet"), SPEC, 2)
+
+
+def test_images_that_unpack_without_end(tmp_path, monkeypatch):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"image": [encoded(5)] + [{"bytes": bytes(9_000), "path": None}] * 400, "label": [0] * 401})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    monkeypatch.setattr(shards, "MOST_UNPACKED", 3_000_000)
+    heldout = open_heldout(str(tmp_path / "a.parquet"), SPEC, 2)
+    with pytest.raises(DataError, match=r"would unpack from [\d,]+ to 3,\d{3},\d{3} bytes or more"):
+        list(heldout.batches(64))
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    monkeypatch.setattr(shards, "_MOST_HELD", 1_000_000)
+    with pytest.raises(DataError, match="would unpack from"):
+        open_heldout(str(tmp_path / "a.parquet"), SPEC, 2)
+
+
+def test_large_images_make_smaller_batches(tmp_path, monkeypatch):
+    source = save(tmp_path / "a.parquet", range(5), [0, 1, 1, 0, 1])
+    monkeypatch.setattr(pictures, "_MOST_HELD", 2 * len(encoded(0)["bytes"]))
+    assert [len(rows) for rows, _ in open_heldout(source, SPEC, 2).batches(64)] == [2, 2, 1]
+
+
+def test_labels_that_are_no_text(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"image": [b"x"], "label": ["damaged"]}), tmp_path / "a.parquet", compression="none")
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes().replace(b"damaged", b"dam\xffged"))
+    with pytest.raises(DataError, match="is damaged"):
+        open_heldout(str(tmp_path / "a.parquet"), SPEC, 2)

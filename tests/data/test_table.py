@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cake_cli.data import open_heldout
+from cake_cli.data import open_heldout, texts
 from cake_cli.errors import DataError, UsageError
 from cake_cli.spec import InputSpec
 
@@ -103,3 +103,22 @@ def test_a_label_column_that_is_not_there(save, spec):
     assert "'kind'" in caught.value.fix
     with pytest.raises(UsageError, match="--split"):
         open_heldout(save(IRIS), spec, 2, split="test")
+
+
+@pytest.mark.parametrize("column", ["²", "9" * 5000, "-1", "3"])
+def test_a_label_column_that_is_no_position(save, spec, column):
+    with pytest.raises(DataError, match="no column"):
+        open_heldout(save(IRIS), spec, 2, label_column=column)
+
+
+def test_labels_that_are_no_names(save, spec, monkeypatch):
+    with pytest.raises(DataError, match=r"column 'kind' are no names of classes: there is one of 1,001 characters"):
+        open_heldout(save(IRIS + f"1,2,{'a' * 1001}\n"), spec, 2)
+    monkeypatch.setattr(texts, "_MOST", 1)
+    with pytest.raises(DataError, match="there is more than 1 different ones"):
+        open_heldout(save(IRIS), spec, 2)
+
+
+def test_numbers_of_the_models_classes(save, spec, read_all):
+    heldout = open_heldout(save("a,b,y\n1,2,3\n1,2,1\n"), spec, 3, class_names=("1", "2", "3"))
+    assert read_all(heldout)[1].tolist() == [2, 0]

@@ -169,6 +169,32 @@ def test_a_parquet_file_of_more_labels_than_memory_holds(refused: Meet, tmp_path
     assert "138,412,032 rows" in said
 
 
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_parquet_file_of_a_dictionary_that_unpacks(refused: Meet, tmp_path: Path, seeds: Path, column: str):
+    """A few kilobytes, of which each row takes 16 MiB, or 40 kB; written without the types that Arrow would restore."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    zeros = np.zeros(256 if column == "image" else 300_000, np.int32)
+    columns = {"image": pyarrow.array([b"x"] * len(zeros)), "label": pyarrow.array(zeros)}
+    texts = pyarrow.array([bytes(2**24)] if column == "image" else ["a" * 40_000])
+    columns[column] = pyarrow.DictionaryArray.from_arrays(pyarrow.array(zeros), texts)
+    table = pyarrow.table(columns)
+    limit = {"dictionary_pagesize_limit": 2**30, "compression": "zstd", "store_schema": False}
+    parquet.write_table(table, tmp_path / "a.parquet", **limit)
+    refused(4, "evaluate", seeds / "student.safetensors", "--data", tmp_path / "a.parquet")
+
+
+def test_a_folder_that_goes_round_in_circles(run: Callable[..., Ended], tmp_path: Path, seeds: Path):
+    for label in "abc":
+        (tmp_path / "set" / label).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "set" / label / "sound.png")
+    for name in ("first", "second", "third"):
+        (tmp_path / "set" / "a" / name).symlink_to("../a")
+    ended = run("evaluate", seeds / "student.safetensors", "--data", tmp_path / "set", "--json")
+    assert ended.code == 0
+    assert b"links to folders are not followed" in ended.out
+
+
 CONFIGURATIONS = {
     "deep": "a = " + "[" * 100_000,
     "a date": "[synthesis]\nsamples = 2020-01-01\n",
