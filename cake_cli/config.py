@@ -132,11 +132,7 @@ class TeacherConfig:
                 "--input-range 0,255",
             ),
             ((self.mean is None) == (self.std is None), "--mean and --std belong together", "give both"),
-            (
-                self.request_rows is None or self.request_rows > 0,
-                "request_rows must be positive",
-                "--set teacher.request_rows=16",
-            ),
+            (self.request_rows is None or self.request_rows > 0, "request_rows must be positive", "leave it out"),
             (self.timeout > 0, "timeout must be positive", "--set teacher.timeout=60"),
             (self.retries >= 0, "retries cannot be negative", "--set teacher.retries=5"),
             (
@@ -177,7 +173,7 @@ class TrainingConfig:
     epochs: int | None = None
     """Passes over all that is learned; by default 30 over a bank of 20000 samples or more, and otherwise so many that
     about as many rows are learned: more over fewer samples (1000 at most), fewer where noise and waypoints are learned
-    beside; four times as often by mlp and linear of images."""
+    beside; of images four times as often by mlp and linear, and twice by students of ten layers and more."""
     round_epochs: float | None = None
     """Passes over what there is after each round but the last: 0.5 is one over half of it, drawn at random, and 1.5 two
     over three quarters; by default so much that these trainings are half the work of --epochs, in equal parts."""
@@ -224,8 +220,8 @@ class TrainingConfig:
     """Split of the real data to learn from; train by default, where there are several."""
     real_label_column: str | None = None
     """Column of the label in a table of real data; the last by default."""
-    hard_weight: float = 0.5
-    """Lambda: weight of the true label on real data; the teacher's answer has 1 - lambda (Hinton et al. 2015)."""
+    hard_weight: float | None = None
+    """Lambda: weight of true labels on real data, 0.5 by default; the teacher's get 1 - lambda (Hinton et al. 2015)."""
     heldout_fraction: float = 0.05
     """Share of the synthetic samples that is never trained on, for measuring fidelity without real data."""
     min_step_size: float | None = None
@@ -234,6 +230,11 @@ class TrainingConfig:
     """Train only on samples made with at most this step size."""
     bank_memory: BankMemory = "auto"
     """Where samples lie while the student learns; auto is the nearest that holds them."""
+
+    @property
+    def true_label_weight(self) -> float:
+        """Lambda, given or not."""
+        return 0.5 if self.hard_weight is None else self.hard_weight
 
     def epochs_over(self, samples: int, learned: int, *, often: int = 1) -> int:
         """Passes over so many learned rows, of which so many are samples of a bank (0 without one).
@@ -293,8 +294,8 @@ class TrainingConfig:
             (0 <= self.heldout_fraction <= 0.5, "heldout_fraction lies in [0, 0.5]", "0.05"),
             (0 <= self.ema < 1, "--ema lies in [0, 1)", "--ema 0.999"),
             (len(set(self.views)) == len(self.views), "--views names a view twice", "--views mix,shift,flip,noise"),
-            (0 <= self.hard_weight <= 1, "--lambda lies in [0, 1]", "--lambda 0.5"),
-            (self.real_data is not None or self.hard_weight == 0.5, "--lambda needs real data", "--real-data DATA"),
+            (0 <= self.true_label_weight <= 1, "--lambda lies in [0, 1]", "--lambda 0.5"),
+            (self.real_data is not None or self.hard_weight is None, "--lambda needs real data", "--real-data DATA"),
             (
                 self.labels == "soft" or (self.loss == "ce" and not self.real_data),
                 "hard labels are learned by cross-entropy, without real data",

@@ -54,6 +54,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
         "started",
         "finished",
         "error",
+        "fix",
         "device",
         "seed",
         "teacher",
@@ -152,10 +153,12 @@ def _describe_model(path: Path, settings: TeacherConfig) -> dict[str, Any]:
 def _describe_uncoded(path: Path, header: dict[str, str]) -> dict[str, Any]:
     """A student of one's own code, as far as its header and its weights go: the code was not named."""
     from cake_cli.models.formats import sniff, weights_file
+    from cake_cli.models.loading import stated_input
     from cake_cli.models.weights import read_weights
 
     file = weights_file(path)
     tensors = read_weights(sniff(file))
+    spec = stated_input(header)
     return {
         "kind": "student",
         "path": str(path),
@@ -166,6 +169,7 @@ def _describe_uncoded(path: Path, header: dict[str, str]) -> dict[str, Any]:
         "needs": f"--arch PATH/{header['cake.architecture']}",
         "facts": {key: value for key, value in header.items() if key.startswith("cake.")},
         "parameters": tensors.parameters,
+        "input": None if spec is None else spec.to_json(),
         "classes": header.get("cake.classes"),
     }
 

@@ -56,7 +56,8 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         run.finish("complete")
         if prepared.config.evaluation.report:
-            run.update(report=str(write_report(run)))
+            with run.timed("report"):
+                run.update(report=str(write_report(run)))
     else:
         _teach(prepared, run, bank, reporter, ranks)
     ranks.share(None)
@@ -95,7 +96,8 @@ def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, repor
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     run.finish("complete")
     if prepared.config.evaluation.report:
-        run.update(report=str(write_report(run)))
+        with run.timed("report"):
+            run.update(report=str(write_report(run)))
 
 
 def _teach_each(

@@ -22,8 +22,9 @@ from cake_cli.methods import (
 )
 from cake_cli.models.blueprint import Blueprint, check_named, plan_student
 from cake_cli.models.classifier import Classifier
-from cake_cli.models.counting import Size, size_of
+from cake_cli.models.counting import Size, multiply_adds, size_of
 from cake_cli.models.loading import load_classifier
+from cake_cli.models.response import doubt_of
 from cake_cli.ranks import Ranks
 from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec
@@ -45,6 +46,8 @@ NOISE_BYTES = 8 * 2**30
 """What either may take on disk then: of large images there are fewer."""
 PLAIN_OF_IMAGES = 4
 """How many times as often a student of images learns that knows nothing of neighbouring pixels; its steps are cheap."""
+DEEP_OF_IMAGES = 2
+"""The same of one that has many layers."""
 ROWS_AT_ONCE = {"cpu": 500}
 ROWS_AT_ONCE_ELSEWHERE = 4000
 """Samples side by side, and in one shard."""
@@ -84,6 +87,8 @@ class Prepared:
     load_seconds: float
     real: HeldOut | None = None
     """Real data to learn from: the run is then not data-free."""
+    doubt: str | None = None
+    """Of the scale of the values that the teacher is assumed to take."""
 
     @property
     def student(self) -> Blueprint | None:
@@ -143,8 +148,9 @@ class Prepared:
     def epochs(self) -> int:
         """Passes of the last training, or the only one, over all that is learned."""
         beside = self.noise_samples if self.teacher is not None else 0
-        plain = self.student is not None and self.student.is_plain and len(self.subject.spec.shape) == 3
-        learned, often = self.samples * (1 + self.waypoints) + beside, PLAIN_OF_IMAGES if plain else 1
+        learned, often = self.samples * (1 + self.waypoints) + beside, 1
+        if self.student is not None and len(self.subject.spec.shape) == 3:
+            often = PLAIN_OF_IMAGES if self.student.is_plain else DEEP_OF_IMAGES if self.student.is_deep else 1
         return self.config.training.epochs_over(self.samples, learned, often=often)
 
     @property
@@ -252,6 +258,9 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if teacher is not None:
         config = replace(config, synthesis=resolved(config.synthesis, teacher))
     size = None if teacher is None or not student else size_of(teacher, Path(config.teacher.file or ""))
+    doubt = None
+    if teacher is not None:
+        doubt = doubt_of(teacher, multiply_adds(teacher) if size is None else size.multiply_adds)
     teacher = None if teacher is None else teacher.on(hardware)
     subject = _subject(teacher, bank)
     require_writable(subject.spec, config.synthesis.formats)
@@ -287,7 +296,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
             download=data.download,
             class_names=subject.class_names,
         )
-    return Prepared(config, hardware, subject, teacher, bank, plan, heldout, blueprints, size, load_seconds, real)
+    opened = Prepared(config, hardware, subject, teacher, bank, plan, heldout, blueprints, size, load_seconds)
+    return replace(opened, real=real, doubt=doubt)
 
 
 def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: SetPlan) -> HeldOut | None:

@@ -14,7 +14,7 @@ class RecordingReporter:
     Args:
         inner: who watches.
         run: the run directory.
-        label: said before the name of each stage, where several runs are watched together.
+        label: said before the name of each stage, each note and each warning, where several runs are watched together.
     """
 
     def __init__(self, inner: Reporter, run: RunDirectory, label: str = "") -> None:
@@ -31,13 +31,18 @@ class RecordingReporter:
     def note(self, text: str) -> None:
         """A line, here and in the log."""
         self.run.log([text])
-        self.inner.note(text)
+        self.inner.note(self._labelled(text))
 
     def warn(self, text: str) -> None:
         """A warning, here, in the log and in run.json."""
         self.run.log([f"warning: {text}"])
         self.run.warn(text)
-        self.inner.warn(text)
+        self.inner.warn(self._labelled(text))
+
+    def _labelled(self, text: str) -> str:
+        if text.startswith("   ") or not self.label:  # goes on with a line before
+            return text
+        return f"{self.label}: {text}"
 
 
 def _logging_conclusion(stage: Stage, log: Callable[[str], None]) -> Stage:

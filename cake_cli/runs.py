@@ -20,34 +20,38 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from cake_cli import __version__
 from cake_cli.config import Config
-from cake_cli.errors import CakeError, DataError
+from cake_cli.errors import CakeError, DataError, UsageError
 from cake_cli.forms import parse_json, read_json, require_form
 from cake_cli.settings import build, read_file, write_toml
+from cake_cli.spec import InputSpec
 from cake_cli.storage import append_line, claim_output, clear_leftovers, write_fault, write_json, write_text
-from cake_cli.text import printable
+from cake_cli.text import as_argument, printable
 
 SCHEMA_VERSION = 1
 _LONGEST_PART = 80
 """Letters of a model's name in that of a folder: names end at 255 bytes, and one may get ``.old-1`` at its end."""
 Status = Literal["running", "complete", "interrupted", "failed"]
 _NAMED = {"name?": str, "sha256?": str, "architecture?": (None, str)}
+_SUBJECT = {"input?": dict, "classes?": int, "class_names?": (None, [str]), "output_kind?": (None, str)}
 _FORM = {
-    **{"command": str, "status": str, "started?": str, "finished?": (None, str), "error?": (None, str)},
+    **{"command": str, "status": str, "started?": str, "finished?": (None, str)},
+    **{"error?": (None, str), "fix?": (None, str)},
     **{"seed?": int, "data_free?": bool, "device?": (None, str), "bank?": str},
     "seconds": {str: float},
     "warnings": [str],
     "teacher_passes": {"forward": int, "backward": int},
-    "teacher?": (None, _NAMED),
+    "teacher?": (None, _NAMED | _SUBJECT),
     "student?": (None, _NAMED),
     "config?": {"student?": {"architecture?": str, "others?": [str]}},
     "students?": {str: str},
-    "plan?": {"noise_samples?": int, "waypoints?": int},
+    "plan?": {"samples?": int, "noise_samples?": int, "waypoints?": int},
     "exports?": [{"format": str, "file?": str, "largest_difference": float}],
     "evaluation": (None, {"accuracy": {str: (None, float)}, "agreement": (None, float)}),
 }
@@ -134,8 +138,10 @@ class RunDirectory:
             DataError: if `path` holds no run, or a damaged or newer one.
         """
         file = path / "run.json"
+        if not path.exists():
+            raise DataError(f"there is no folder {path}", _nearest(path))
         if not file.is_file():
-            raise DataError(f"{path} is not a run directory: it has no run.json", "cake inspect PATH")
+            raise DataError(f"{path} is not a run directory: it has no run.json", f"cake inspect {as_argument(path)}")
         try:
             record = read_json(file)
             require_form(record, {"schema_version": int})
@@ -143,7 +149,9 @@ class RunDirectory:
             if schema == SCHEMA_VERSION:
                 require_form(record, _FORM)
                 _require_own(path, record.get("students", {}).values())
-        except (OSError, ValueError) as fault:
+                if "input" in (teacher := record.get("teacher") or {}):
+                    InputSpec.from_json(teacher["input"])
+        except (OSError, ValueError, UsageError) as fault:
             raise DataError(f"{file} is damaged: {fault}", "start the run again in another directory") from fault
         if schema != SCHEMA_VERSION:
             raise DataError(
@@ -204,11 +212,11 @@ class RunDirectory:
         write_json(self.path / "run.json", self.record)
 
     def finish(self, status: Status, *, fault: BaseException | None = None) -> None:
-        """Records how the run ended."""
-        error = None
+        """Records how the run ended, and what to try where it failed."""
+        error, fix = None, None
         if fault is not None:
-            error = fault.what if isinstance(fault, CakeError) else repr(fault)
-        self.update(status=status, finished=now(), error=error)
+            error, fix = (fault.what, fault.fix) if isinstance(fault, CakeError) else (repr(fault), None)
+        self.update(status=status, finished=now(), error=error, fix=fix)
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Adds to the time a stage took, over all attempts; what a finished run does again is no part of its cost."""
@@ -287,6 +295,13 @@ class OtherRanksRun(RunDirectory):
 
     def log(self, lines: Iterable[str]) -> None:
         """Is left to the first rank."""
+
+
+def _nearest(path: Path) -> str:
+    """What to type in place of a folder that is not there."""
+    folder = path.parent if path.parent.is_dir() else Path()
+    close = get_close_matches(path.name, (entry.name for entry in folder.iterdir() if entry.is_dir()), n=1, cutoff=0.5)
+    return f"did you mean {folder / close[0]}?" if close else f"check the path; {folder.resolve()} holds no such folder"
 
 
 def _metric(stage: str, figures: Mapping[str, float]) -> str:

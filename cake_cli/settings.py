@@ -23,6 +23,7 @@ from cake_cli.text import is_text
 
 Values = dict[str, Any]
 """Settings by dotted key: ``{"synthesis.steps": 64}``."""
+KEYS = "cake recipes --keys lists every key"
 
 
 @cache
@@ -86,16 +87,17 @@ def build(values: Mapping[str, Any], *, origin: str = "the configuration") -> Co
     Raises:
         UsageError: with every unknown key, wrong type and broken invariant in one message.
     """
-    faults: list[str] = []
+    faults: list[UsageError] = []
     checked: Values = {}
     for key, value in values.items():
         if key not in field_types():
-            faults.append(_unknown(key))
+            faults.append(UsageError(_unknown(key), KEYS))
             continue
         try:
             checked[key] = coerce(field_types()[key], value)
         except ValueError as fault:
-            faults.append(f"{key} {fault}, not {value!r}")
+            choices = _choices(field_types()[key])
+            faults.append(UsageError(f"{key} {fault}, not {value!r}", f"--set {key}={choices[0]}" if choices else KEYS))
     sections: dict[str, Any] = {key: value for key, value in checked.items() if "." not in key}
     for section in fields(Config):
         kind = get_type_hints(Config)[section.name]
@@ -105,17 +107,29 @@ def build(values: Mapping[str, Any], *, origin: str = "the configuration") -> Co
         try:
             sections[section.name] = kind(**own)  # type: ignore[operator]
         except UsageError as fault:
-            faults.append(f"{fault.what} ({fault.fix})")
+            faults.append(fault)
     try:
         config = Config(**sections)
     except UsageError as fault:
-        faults.append(f"{fault.what} ({fault.fix})")
+        faults.append(fault)
     if not faults:
         return config
+    raise _all_faults(faults, origin)
+
+
+def _all_faults(faults: Sequence[UsageError], origin: str) -> UsageError:
+    """All faults of a configuration as one, which has the fix of the only one, or theirs in brackets."""
     if len(faults) == 1:
-        raise UsageError(f"{origin}: {faults[0]}", "cake recipes --keys lists every key")
-    listed = "\n  ".join(faults)
-    raise UsageError(f"{origin} has {len(faults)} faults:\n  {listed}", "cake recipes --keys lists every key")
+        return UsageError(f"{origin}: {faults[0].what}", faults[0].fix)
+    listed = "\n  ".join(fault.what if fault.fix == KEYS else f"{fault.what} ({fault.fix})" for fault in faults)
+    fix = KEYS if any(fault.fix == KEYS for fault in faults) else "what stands in brackets after each"
+    return UsageError(f"{origin} has {len(faults)} faults:\n  {listed}", fix)
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The words that a setting of this type is one or several of; none where it is anything else."""
+    inner = get_args(kind)[0] if get_origin(kind) in (UnionType, Union, tuple) else kind
+    return get_args(inner) if get_origin(inner) is Literal else ()
 
 
 def _unknown(key: str) -> str:
@@ -166,12 +180,14 @@ def coerce(kind: Any, value: Any) -> Any:
 def read_file(path: Path) -> Values:
     """The settings of a TOML file, or of a run's run.json, by dotted key, unchecked.
 
+    A lambda of 0.5 without real data is passed over: the settings of every run said it when that was its default.
+
     Raises:
         UsageError: if the file is missing or not TOML.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return _flatten_tables(json.loads(text)["config"] if path.name == "run.json" else tomllib.loads(text))
+        read = _flatten_tables(json.loads(text)["config"] if path.name == "run.json" else tomllib.loads(text))
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}", "cake distill ... --print-config > FILE") from None
     except RecursionError:
@@ -182,6 +198,9 @@ def read_file(path: Path) -> Values:
         raise UsageError(f"{path} holds no settings: {fault!r}", "--config config.toml, beside it") from fault
     except (OSError, ValueError) as fault:  # of which UnicodeDecodeError and TOMLDecodeError are two
         raise UsageError(f"{path} is not readable as TOML: {fault}", "cake distill ... --print-config") from fault
+    if read.get("training.hard_weight") == 0.5 and "training.real_data" not in read:
+        del read["training.hard_weight"]
+    return read
 
 
 def _flatten_tables(tables: Mapping[str, Any]) -> Values:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cake_cli.errors import UsageError
+from cake_cli.text import counted
 
 MOST_VALUES = 2**24
 """Numbers in one input row, 64 MiB of float32: a file that states more is damaged or means harm."""
@@ -52,8 +53,8 @@ class InputSpec:
         for flag, values in (("--mean", self.mean), ("--std", self.std)):
             if len(values) not in (1, self.channels):
                 raise UsageError(
-                    f"{flag} has {len(values)} values, the input has {self.channels} channels",
-                    f"give one value, or {self.channels}",
+                    f"{flag} has {counted(len(values), 'values')}, the input has {counted(self.channels, 'channels')}",
+                    "give one value" if self.channels == 1 else f"give one value, or {self.channels}",
                 )
             if not all(math.isfinite(value) for value in values):
                 raise UsageError(f"{flag} must be finite", f"{flag} 0.5")

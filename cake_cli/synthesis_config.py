@@ -224,10 +224,9 @@ class SynthesisConfig:
             ),
             (self.max_update >= 0, "max_update cannot be negative", "--set synthesis.max_update=0.3"),
             ((self.step_size_decades or 0) >= 0, "step_size_decades cannot be negative", "--set step_size_decades=4"),
-            (
-                all(weight >= 0 for weight in self._weights),
-                "a weight of the objective cannot be negative",
-                "use 0 to switch a term off",
+            *(
+                (weight >= 0, f"{name} cannot be negative", f"--set synthesis.{name}=0 switches it off")
+                for name, weight in self._weights.items()
             ),
             (self.snn_temperature > 0, "snn_temperature must be positive", "--set synthesis.snn_temperature=0.1"),
             (self.triplet_margin >= 0, "triplet_margin cannot be negative", "--set synthesis.triplet_margin=1"),
@@ -362,6 +361,8 @@ class SynthesisConfig:
         return ("BatchNorm statistics",) if self.batchnorm_weight > 0 and not self.only_labels else ()
 
     @property
-    def _weights(self) -> tuple[float, ...]:
-        own = (self.cls_weight, self.entropy_weight, self.l2_weight, self.range_weight, self.batchnorm_weight)
-        return (*own, *(weight for weight in (self.contrastive_weight, self.tv_weight) if weight is not None))
+    def _weights(self) -> dict[str, float]:
+        """Those of the objective's terms that are given or have a default here, by their names."""
+        names = ("cls_weight", "contrastive_weight", "entropy_weight", "tv_weight", "l2_weight", "range_weight")
+        weights = {name: getattr(self, name) for name in (*names, "batchnorm_weight")}
+        return {name: weight for name, weight in weights.items() if weight is not None}

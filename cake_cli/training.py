@@ -240,7 +240,7 @@ def _fit(
             learned,
             heldout=others[0] if others else None,
             loss=distillation_loss(settings.labels, settings.temperature, settings.loss),
-            hard_weight=settings.hard_weight,
+            hard_weight=settings.true_label_weight,
             class_weights=_class_weights(settings, lesson.learned, hardware),
             views=views,
             epochs=epochs,

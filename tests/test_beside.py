@@ -103,7 +103,7 @@ def test_how_much_is_learned_beside_and_how_often(
     assert (prepared.noise_samples, prepared.waypoints, prepared.epochs) == expected
 
 
-def test_a_student_of_images_without_convolutions_learns_four_times_as_often(config: Config, tmp_path: Path) -> None:
+def test_students_of_images_that_are_slow_to_learn_do_so_more_often(config: Config, tmp_path: Path) -> None:
     def epochs(student: str, of: Config, **changes: object) -> int:
         return prepare(with_training(replace(of, student=StudentConfig(student)), **changes), student=True).epochs
 
@@ -111,9 +111,12 @@ def test_a_student_of_images_without_convolutions_learns_four_times_as_often(con
     assert epochs("cnn", config) == 303
     more = replace(config, synthesis=replace(config.synthesis, samples=1800))
     assert (epochs("mlp:8", more), epochs("cnn", more)) == (121, 30)
+    assert [epochs(name, more) for name in ("wrn-10-1", "resnet18", "vit:dim=8,depth=3,heads=2")] == [61] * 3
+    assert epochs("vit:dim=8,depth=1,heads=2", more) == 30
     assert epochs("mlp", config, epochs=5) == 5
     vectors = small(save_mlp(tmp_path / "vectors.onnx", shape=(7,)))
-    assert epochs("mlp", vectors, epochs=None) == 909, "no pixels: 660 rows, as often as by most"
+    deep = "mlp:" + ",".join(["4"] * 12)
+    assert [epochs(name, vectors, epochs=None) for name in ("mlp", deep)] == [909] * 2, "no pixels: as often as most"
 
 
 def test_of_large_inputs_there_are_as_many_as_fit(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

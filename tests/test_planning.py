@@ -3,8 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from cake_cli.config import Config, HardwareConfig, StudentConfig, SynthesisConfig, TeacherConfig, TrainingConfig
 from cake_cli.errors import EnvironmentFault, UsageError
@@ -178,3 +180,13 @@ def test_a_probe_that_memory_does_not_hold_stops_at_fewer_rows(
 
     monkeypatch.setattr(Engine, "wave", limited)
     assert estimate(prepared).seconds["synthesis"] > 0
+
+
+def test_a_scale_that_is_only_assumed_and_does_not_fit_is_doubted(mlp_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(mlp_file)
+    first = next(one for one in model.graph.initializer if one.name == "w1")
+    first.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(first) / 300, "w1"))
+    onnx.save(model, tmp_path / "pixels.onnx")
+    doubt = prepare(small(tmp_path / "pixels.onnx"), student=True).doubt
+    assert "larger than those of N(0, 1)" in (doubt or "")
+    assert prepare(small(mlp_file), student=True).doubt is None

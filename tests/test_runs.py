@@ -90,6 +90,15 @@ def test_what_is_not_a_run_is_refused(tmp_path: Path):
         RunDirectory.open(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_no_run_and_the_nearest_is_named(run: RunDirectory):
+    with pytest.raises(DataError, match="there is no folder") as caught:
+        RunDirectory.open(run.path.with_name("runs"))
+    assert caught.value.fix == f"did you mean {run.path}?"
+    with pytest.raises(DataError) as caught:
+        RunDirectory.open(run.path / "students" / "mlp")
+    assert str(caught.value.fix).startswith("check the path")
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", "null", "3", "{}", '{"schema_version": 1}', '{"schema_version": 1, "status": "x"}', "\xff"],
@@ -123,8 +132,9 @@ def test_only_who_holds_a_run_clears_what_a_killed_writer_left(run: RunDirectory
 def test_the_end_is_recorded_with_its_reason(run: RunDirectory):
     run.finish("failed", fault=RunError("the loss is not finite", "a smaller --lr"))
     assert (on_disk(run)["status"], on_disk(run)["error"]) == ("failed", "the loss is not finite")
+    assert on_disk(run)["fix"] == "a smaller --lr"
     run.finish("failed", fault=ValueError("odd"))
-    assert on_disk(run)["error"] == "ValueError('odd')"
+    assert (on_disk(run)["error"], on_disk(run)["fix"]) == ("ValueError('odd')", None)
     run.finish("complete")
     assert (on_disk(run)["status"], on_disk(run)["error"]) == ("complete", None)
     assert on_disk(run)["finished"]

@@ -126,11 +126,11 @@ def test_a_wrong_type_is_named_with_the_value(key: str, value: Any, said: str):
     [
         ("synthesis.samples", 0, "--samples"),
         ("synthesis.steps", 0, "--steps 0"),
-        ("synthesis.time_budget", "1.5h", "is no duration (--time-budget 90s, 20m or 1h30m)"),
+        ("synthesis.time_budget", "1.5h", "is no duration"),
         ("synthesis.time_budget", "0s", "is no duration"),
         ("synthesis.steps", -1, "--steps"),
         ("synthesis.step_size", float("nan"), "step_size"),
-        ("synthesis.tv_weight", -1.0, "weight"),
+        ("synthesis.tv_weight", -1.0, "tv_weight cannot be negative"),
         ("training.batch_size", 1, "--batch-size"),
         ("training.lr", 0, "--lr"),
         ("training.heldout_fraction", 0.9, "heldout_fraction"),
@@ -143,6 +143,32 @@ def test_a_wrong_type_is_named_with_the_value(key: str, value: Any, said: str):
 )
 def test_a_broken_invariant_names_its_flag(key: str, value: Any, said: str):
     assert said in fault_of({key: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "fix"),
+    [
+        ({"teacher.mean": [0.5]}, "give both"),
+        ({"seed": -1}, "--seed 0"),
+        ({"synthesis.tv_weight": -1}, "--set synthesis.tv_weight=0 switches it off"),
+        ({"synthesis.time_budget": "3x"}, "--time-budget 90s, 20m or 1h30m"),
+        ({"training.lr": "x"}, "cake recipes --keys lists every key"),
+        ({"training.views": ["mixx"]}, "--set training.views=mix"),
+        ({"sed": 1, "seed": -1}, "cake recipes --keys lists every key"),
+        ({"training.lr": 0, "seed": -1}, "what stands in brackets after each"),
+    ],
+)
+def test_what_to_try_is_of_the_fault(values: dict[str, Any], fix: str):
+    with pytest.raises(UsageError) as caught:
+        build(values)
+    assert caught.value.fix == fix
+
+
+def test_lambda_is_refused_without_real_data_whatever_it_is():
+    assert "--lambda needs real data" in fault_of({"training.hard_weight": 0.5})
+    given = {"training.hard_weight": 0.5, "training.real_data": "real.npz"}
+    for values in ({"training.real_data": "real.npz"}, given):
+        assert build(values).training.true_label_weight == 0.5
 
 
 @pytest.mark.parametrize(
@@ -198,6 +224,13 @@ def test_a_missing_file_is_refused(tmp_path: Path):
 def test_a_folder_is_not_a_configuration(tmp_path: Path):
     with pytest.raises(UsageError, match="not readable as TOML"):
         read_file(tmp_path)
+
+
+@pytest.mark.parametrize(("real", "weight"), [("", None), ('real_data = "real.npz"\n', 0.5)])
+def test_the_lambda_that_every_run_once_wrote_is_read(tmp_path: Path, real: str, weight: float | None):
+    file = tmp_path / "config.toml"
+    file.write_text(f"[training]\n{real}hard_weight = 0.5\n")
+    assert resolve(file=file).training.hard_weight == weight
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,20 @@ def test_what_cannot_be_names_its_flag(fields: dict, flag: str):
 
 
 @pytest.mark.parametrize(
+    ("shape", "values", "what", "fix"),
+    [
+        ((1, 8, 8), 2, "--mean has 2 values, the input has 1 channel", "give one value"),
+        ((3, 8, 8), 2, "--mean has 2 values, the input has 3 channels", "give one value, or 3"),
+        ((3, 8, 8), 0, "--mean has 0 values, the input has 3 channels", "give one value, or 3"),
+    ],
+)
+def test_how_many_values_of_a_mean_there_can_be(shape: tuple[int, ...], values: int, what: str, fix: str):
+    with pytest.raises(UsageError) as caught:
+        InputSpec(shape, mean=(0.5,) * values)
+    assert (caught.value.what, caught.value.fix) == (what, fix)
+
+
+@pytest.mark.parametrize(
     "spec",
     [
         InputSpec((3, 8, 8), (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), (0.0, 255.0), expects="raw", source="here"),

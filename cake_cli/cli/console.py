@@ -98,9 +98,14 @@ class Console:
             table.add_column(column, justify=justify, no_wrap=not wraps, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        if not target.is_terminal:
-            target.width = PIPE_WIDTH
-        target.print(table)
+        if target.is_terminal:
+            target.print(table)
+            return
+        target.width = PIPE_WIDTH
+        with target.capture() as padded:
+            target.print(table)
+        for line in padded.get().splitlines():
+            target.print(Text(line.rstrip()), soft_wrap=True)
 
     def result(self, text: str) -> None:
         """A line of the result, on stdout."""

@@ -7,6 +7,7 @@ import platform
 
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, size
+from cake_cli.text import counted
 
 EXTRAS = {"parquet": "pyarrow", "timm": "timm", "transformers": "transformers"}
 
@@ -18,7 +19,7 @@ def doctor(json: o.Json = False) -> None:
     from cake_cli.hardware import available_memory
     from cake_cli.runs import versions
 
-    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    devices = {"cpu": counted(torch.get_num_threads(), "threads")}
     for index in range(torch.cuda.device_count()):
         devices[f"cuda:{index}"] = torch.cuda.get_device_name(index)
     if torch.backends.mps.is_available():

@@ -165,15 +165,20 @@ def _show(console: Console, found: Assessment, *, speed: bool) -> None:
     console.table(columns, [_metrics(found, row, many=many) for row in found.rows], result=True)
     console.result("")
     timed = ["one row", "rows/s", "in batches of"] if speed else []
-    costs = [[row.path, *_cost(row)] for row in found.rows]
+    costs = [[_named(found, row), *_cost(row)] for row in found.rows]
     console.table(["model", "weights", "multiply-adds", "size", *timed], costs, result=True)
     console.say(f"{found.models[0].evaluation.samples:,} samples" + (f"; timed on {found.device}" if speed else ""))
+
+
+def _named(found: Assessment, row: Assessed) -> str:
+    """A model's path; the teacher can be one of the models, too."""
+    return f"{row.path} (teacher)" if row is found.teacher else row.path
 
 
 def _metrics(found: Assessment, row: Assessed, *, many: bool) -> list[str]:
     figures = row.evaluation
     low, high = figures.accuracy_interval
-    cells = [row.path, f"{figures.accuracy:.2%}", f"{low:.1%} to {high:.1%}"]
+    cells = [_named(found, row), f"{figures.accuracy:.2%}", f"{low:.1%} to {high:.1%}"]
     if many:
         cells.append("" if figures.top5 is None else f"{figures.top5:.2%}")
     if found.teacher is not None:

@@ -21,7 +21,7 @@ def export(
         Path, typer.Argument(help="A run directory, a student, or another model file.", metavar="RUN_OR_FILE")
     ],
     to: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--to",
             help=f"What to write: {FORMATS}. Can be repeated.",
@@ -30,7 +30,7 @@ def export(
             autocompletion=o.complete_format,
             show_default=False,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="The file. Default: beside the model.", rich_help_panel=o.OUTPUT),
@@ -66,7 +66,7 @@ def export(
 
     Example: cake export runs/teacher-to-cnn-001 --to onnx
     """
-    formats = o.split_formats(to)
+    formats = o.split_formats(to or ())
     if out is not None and len(formats) > 1:
         raise UsageError(f"-o names one file, and --to asks for {len(formats)}", "leave -o out, or one --to")
     settings = o.read_config(

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console as RichConsole
 from rich.text import Text
 
+from cake_cli.cli import mistyped
 from cake_cli.errors import CakeError
 from cake_cli.text import printable
 
@@ -79,10 +80,9 @@ def _ending(fault: BaseException) -> int:
     if isinstance(fault, CakeError):
         ending = fault.what, fault.fix, fault.exit_code
     elif isinstance(fault, typer.TyperException):
-        message = str(getattr(fault, "format_message", fault.__str__)())
-        ending = message.rstrip("."), "cake --help, or cake COMMAND --help", 2
+        ending = mistyped.sentence(fault), mistyped.help_of(fault), 2
     elif isinstance(fault, (KeyboardInterrupt, typer.Abort)):
-        ending = "interrupted", None, INTERRUPTED
+        ending = "interrupted", "the same command starts afresh", INTERRUPTED
     elif isinstance(fault, BrokenPipeError) or isinstance(fault.__context__, BrokenPipeError):
         return _nobody_reads()
     elif isinstance(fault, OSError) and fault.errno in _REFUSALS:

@@ -11,7 +11,7 @@ from cake_cli.address import as_address
 from cake_cli.catalog import short_name, usual_student
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console, count, duration
-from cake_cli.text import as_argument
+from cake_cli.text import as_argument, counted
 
 
 def inspect(
@@ -86,24 +86,32 @@ def _weights(described: dict[str, Any]) -> list[tuple[str, str]]:
 def _uncoded(described: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("sha256", described["sha256"][:16]),
+        *_descent(described["facts"]),
         ("architecture", f"{described['architecture']}, one's own code, which is not run because a file names it"),
         ("its code", f"a file of SHA-256 {described['code_sha256']}"),
         ("parameters", count(described["parameters"])),
+        *([("input", _input(described["input"]))] if described["input"] else []),
         ("classes", str(described["classes"])),
         ("to open it", f"cake inspect {as_argument(described['path'])} {described['needs']}"),
     ]
 
 
-def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
+def _descent(facts: dict[str, str]) -> list[tuple[str, str]]:
+    """How a student came to be, and of which teacher, as its header says."""
+    return [(name, facts[f"cake.{name}"]) for name in ("origin", "teacher") if f"cake.{name}" in facts]
+
+
+def _input(fields: dict[str, Any]) -> str:
+    """``3x32x32   mean 0.5  std 0.25 (--mean and --std)``."""
     from cake_cli.cli.summary import normalisation
     from cake_cli.spec import InputSpec, format_shape
 
-    spec = InputSpec.from_json(described["input"])
-    rows = [("sha256", described["sha256"][:16])]
-    if "cake.origin" in described["facts"]:
-        rows.append(("origin", described["facts"]["cake.origin"]))
-    if "cake.teacher" in described["facts"]:
-        rows.append(("teacher", described["facts"]["cake.teacher"]))
+    spec = InputSpec.from_json(fields)
+    return f"{format_shape(spec.shape)}   {normalisation(spec)}"
+
+
+def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("sha256", described["sha256"][:16]), *_descent(described["facts"])]
     if described["architecture"]:
         rows.append(("architecture", described["architecture"]))
     rows += [
@@ -115,7 +123,7 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("parameters", count(described["parameters"])))
         rows.append(("multiply-adds", f"{count(described['multiply_adds'])} a row"))
     rows += [
-        ("input", f"{format_shape(spec.shape)}   {normalisation(spec)}"),
+        ("input", _input(described["input"])),
         ("responds", described["response"]["text"]),
         ("classes", _classes(described)),
         ("ends in", described["output_kind"]),
@@ -126,10 +134,10 @@ def _model(described: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("check", doubt) for doubt in described["doubts"]]
     if described["check_seconds"]:
         rows.append(("check took", f"{described['check_seconds']:.1f} s (a second or two for ordinary files)"))
+    student = usual_student(tuple(described["input"]["shape"]))
     if described["no_gradient"] is not None:
-        return [*rows, *_asked(described, usual_student(spec.shape))]
+        return [*rows, *_asked(described, student)]
     verb = "evaluate it" if described["architecture"] else "copy it"
-    student = usual_student(spec.shape)
     command = "evaluate {} --data DATA" if described["architecture"] else f"distill {{}} --student {student}"
     subject = " ".join([as_argument(described["path"]), *filter(None, [described["flags"]])])
     rows.append((f"to {verb}", "cake " + command.format(subject)))
@@ -162,10 +170,11 @@ def _whole(described: dict[str, Any]) -> Path:
 
 
 def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
-    health, passes = described["health"], described["teacher_passes"]
+    health, passes, plan = described["health"], described["teacher_passes"], described["plan"]
+    of_all = "" if described["complete"] else f" of {plan['sets'] * plan['rows'] * plan['groups']:,}"
     rows = [
         ("state", "complete" if described["complete"] else f"partial: cake resume {as_argument(_whole(described))}"),
-        ("samples", f"{described['samples']:,} in {described['shards']} shards"),
+        ("samples", f"{described['samples']:,}{of_all} in {counted(described['shards'], 'shards')}"),
         ("teacher", f"{described['teacher']['name']}  {described['teacher']['sha256'][:16]}"),
         ("classes", _classes(described)),
         ("method", f"{described['synthesis']['method']}, seed {described['seed']}"),
@@ -190,11 +199,12 @@ def _bank(described: dict[str, Any]) -> list[tuple[str, str]]:
 def _conditions(described: dict[str, Any]) -> str:
     """What the same command needs to give the same bytes."""
     found, at_once = described["arithmetic"], described["plan"]["at_once"]
-    threads = [f"{found['threads']} threads"] if found["threads"] else []
+    threads = [counted(found["threads"], "threads")] if found["threads"] else []
     ways = [found["layout"].replace("_", " ")] if "layout" in found else []
     ways += [name for key, name in (("compiled", "compiled"), ("graphed", "CUDA graph")) if found.get(key)]
     named = [found["device"], f"torch {found['torch']}", found["precision"], *ways, *threads]
-    return f"{', '.join(named)}, {at_once} sets at once, {found['rows_per_pass']} rows a pass"
+    rows = f"{counted(found['rows_per_pass'], 'rows')} a pass"
+    return f"{', '.join(named)}, {counted(at_once, 'sets')} at once, {rows}"
 
 
 def _of_several(described: dict[str, Any]) -> str:
@@ -203,12 +213,29 @@ def _of_several(described: dict[str, Any]) -> str:
     return f"{short_name(described['student']['architecture'])}  {described['path']}  {described['status']}{told}"
 
 
+def _took(described: dict[str, Any]) -> str:
+    """``2m05: load 0.4 s, synthesis 1m20, training 44 s``: a run's time, of several students each one's in all."""
+    spent = dict(described["seconds"])
+    spent |= {short_name(one["architectures"][0]): sum(one["seconds"].values()) for one in described["students"]}
+    parts = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in spent.items())
+    return f"{duration(sum(spent.values()))}: {parts}"
+
+
+def _of_teacher(teacher: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a run recorded of its teacher, as far as it came."""
+    rows = [("teacher", str(teacher.get("name")))]
+    rows += [("input", _input(teacher["input"]))] if "input" in teacher else []
+    rows += [("classes", _classes({"class_names": None} | teacher))] if "classes" in teacher else []
+    return rows + ([("ends in", teacher["output_kind"])] if teacher.get("output_kind") else [])
+
+
 def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
     state = "stopped without a word (killed?)" if described["abandoned"] else described["status"]
     rows = [
         ("state", state + (f": {described['error']}" if described["error"] else "")),
         ("started", str(described["started"])),
-        ("teacher", str((described["teacher"] or {}).get("name"))),
+        *([("took", _took(described))] if described["seconds"] else []),
+        *_of_teacher(described["teacher"] or {}),
     ]
     if described["students"]:
         rows += [("student", _of_several(one)) for one in described["students"]]
@@ -217,7 +244,9 @@ def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
     if described["data_free"] is False:
         rows.append(("data", "NOT data-free: real data trained the student"))
     if "bank" in described:
-        rows.append(("bank", f"{described['bank']['samples']:,} samples"))
+        planned = (described["plan"] or {}).get("samples")
+        of_all = "" if described["bank"]["complete"] or planned is None else f" of {planned:,}"
+        rows.append(("bank", f"{counted(described['bank']['samples'], 'samples')}{of_all}"))
     evaluation = described["evaluation"]
     if evaluation:
         accuracy = {name: value for name, value in evaluation["accuracy"].items() if value is not None}
@@ -228,6 +257,7 @@ def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append(("agreement", f"{evaluation['agreement']:.2%}"))
     rows += [("warning", warning) for warning in described["warnings"]]
     if described["resumable"] and (described["status"] != "running" or described["abandoned"]):
-        first = ", when what failed is mended" if described["status"] == "failed" else ""
-        rows.append(("to go on", f"cake resume {as_argument(described['path'])}{first}"))
+        failed = described["status"] == "failed"
+        again = f"cake resume {as_argument(described['path'])}{', when what failed is mended' if failed else ''}"
+        rows.append(("to go on", described["fix"] if failed and described["fix"] else again))
     return rows

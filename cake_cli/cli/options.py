@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
@@ -24,6 +25,7 @@ from cake_cli.config import (
     Outputs,
     Plan,
     Precision,
+    View,
 )
 from cake_cli.errors import UsageError, did_you_mean
 from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
@@ -34,26 +36,47 @@ Progress = Literal["auto", "bar", "log", "none"]
 def flag(
     key: str, *names: str, panel: str, metavar: str | None = None, complete: Any = None, otherwise: str | None = None
 ) -> Any:
-    """An option for one setting: its help is the line under the field, with the default or what is `otherwise`."""
+    """An option for one setting: its help is the line under the field, with the default or what is `otherwise`.
+
+    Choices that the line does not name follow it: in the column of types they would leave no room for help.
+    """
     default = defaults()[key]
+    choices = _choices(key) if metavar is None else ()
+    unnamed = any(re.search(rf"\b{choice}\b", descriptions()[key]) is None for choice in choices)
+    listed = _listed(choices) if unnamed else ""
     written = ", ".join(default) if isinstance(default, tuple) else default
     if isinstance(default, bool):  # not by its value: 1.0 is True, and so is the temperature
         written = "yes" if default else "no"
     shown = f" Default: {otherwise or written}." if otherwise or default not in (None, ()) else ""
     return typer.Option(
         *names,
-        help=f"{descriptions()[key]}{shown}",
+        help=f"{descriptions()[key]}{listed}{shown}",
         rich_help_panel=panel,
-        metavar=metavar,
+        metavar=("CHOICE,.." if isinstance(default, tuple) else "CHOICE") if choices else metavar,
         show_default=False,
         autocompletion=complete,
     )
+
+
+def _listed(choices: Sequence[str]) -> str:
+    return f" Choices: {', '.join(choices)}."
+
+
+def _choices(key: str) -> tuple[str, ...]:
+    """What a setting, or each part of it, can be, where that is one of a few words."""
+    kind = field_types()[key]
+    return next((get_args(one) for one in (kind, *get_args(kind)) if get_origin(one) is Literal), ())
 
 
 def complete_student(incomplete: str) -> list[tuple[str, str]]:
     """Student names that begin so, with what they are."""
     known = STUDENTS | {"same": OTHER_FORMS["same"]}
     return [(name, about) for name, about in known.items() if name.startswith(incomplete)]
+
+
+def complete_arch(incomplete: str) -> list[tuple[str, str]]:
+    """Names of networks that begin so, with what they are."""
+    return [(name, about) for name, about in STUDENTS.items() if name.startswith(incomplete)]
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -69,6 +92,18 @@ def complete_format(incomplete: str) -> list[str]:
 def complete_bank_format(incomplete: str) -> list[str]:
     """Formats of a bank that begin so."""
     return [name for name in get_args(BankFormat) if name.startswith(incomplete)]
+
+
+def complete_views(incomplete: str) -> list[str]:
+    """Views with commas between, the last of which begins so, each once."""
+    given, comma, begun = incomplete.rpartition(",")
+    left = (name for name in get_args(View) if name not in given.split(","))
+    return [f"{given}{comma}{name}" for name in left if name.startswith(begun)]
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Kinds of devices that begin so; which are here only torch knows."""
+    return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
 
 
 def split_formats(given: Sequence[str], *, beside: bool = False) -> list[ExportFormat]:
@@ -93,7 +128,7 @@ def split_formats(given: Sequence[str], *, beside: bool = False) -> list[ExportF
 
 
 TEACHER = "Teacher"
-Arch = Annotated[str | None, flag("teacher.arch", "--arch", panel=TEACHER, metavar="NAME")]
+Arch = Annotated[str | None, flag("teacher.arch", "--arch", panel=TEACHER, metavar="NAME", complete=complete_arch)]
 Classes = Annotated[int | None, flag("teacher.classes", "--classes", panel=TEACHER, metavar="K")]
 Trust = Annotated[bool | None, flag("teacher.trust", "--trust/--no-trust", panel=TEACHER)]
 InputShape = Annotated[str | None, flag("teacher.input_shape", "--input-shape", panel=TEACHER, metavar="C,H,W")]
@@ -154,12 +189,11 @@ TimeBudget = Annotated[
 
 
 def _bank_formats(otherwise: str | None = None) -> Any:
-    metavar = "|".join(get_args(BankFormat))
     return flag(
         "synthesis.formats",
         "--format",
         panel=OUTPUT,
-        metavar=metavar,
+        metavar="FORMAT",
         complete=complete_bank_format,
         otherwise=otherwise,
     )
@@ -191,7 +225,7 @@ Schedule = Annotated[LearningRateSchedule | None, flag("training.lr_schedule", "
 Loss = Annotated[LossName | None, flag("training.loss", "--loss", panel=TRAINING)]
 Temperature = Annotated[float | None, flag("training.temperature", "--temperature", panel=TRAINING)]
 Ema = Annotated[float | None, flag("training.ema", "--ema", panel=TRAINING, metavar="DECAY")]
-Views = Annotated[str | None, flag("training.views", "--views", panel=TRAINING, metavar="mix,shift,flip,noise")]
+Views = Annotated[str | None, flag("training.views", "--views", panel=TRAINING, complete=complete_views)]
 RealData = Annotated[str | None, flag("training.real_data", "--real-data", panel=TRAINING, metavar="DATA")]
 HardWeight = Annotated[float | None, flag("training.hard_weight", "--lambda", panel=TRAINING, metavar="LAMBDA")]
 
@@ -207,7 +241,7 @@ Baseline = Annotated[bool | None, flag("evaluation.baseline", "--baseline/--no-b
 MinAgreement = Annotated[float | None, flag("evaluation.min_agreement", "--min-agreement", panel=EVALUATION)]
 
 HARDWARE = "Hardware"
-Device = Annotated[str | None, flag("hardware.device", "--device", panel=HARDWARE)]
+Device = Annotated[str | None, flag("hardware.device", "--device", panel=HARDWARE, complete=complete_device)]
 PrecisionName = Annotated[Precision | None, flag("hardware.precision", "--precision", panel=HARDWARE)]
 PlanName = Annotated[Plan | None, flag("hardware.plan", "--plan", panel=HARDWARE)]
 Deterministic = Annotated[
@@ -242,7 +276,13 @@ Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Show what was measured, too.", rich_help_panel=TERMINAL)
 ]
 ProgressMode = Annotated[
-    Progress, typer.Option("--progress", help="Bars, plain lines, or none.", rich_help_panel=TERMINAL)
+    Progress,
+    typer.Option(
+        "--progress",
+        help=f"Bars, plain lines, or none.{_listed(get_args(Progress))}",
+        rich_help_panel=TERMINAL,
+        metavar="CHOICE",
+    ),
 ]
 
 

@@ -6,7 +6,9 @@ import time
 from types import TracebackType
 from typing import Self
 
+from rich.cells import cell_len
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from cake_cli.cli.console import Console, count, duration
@@ -17,15 +19,16 @@ LOG_SECONDS = 30.0
 LOG_SHARE = 0.05
 LEAST_LOG_SECONDS = 1.0
 """Between two lines of a stage, so that one that is soon over does not fill the screen."""
+NAME_WIDTH, BAR_WIDTH, LEAST_BAR = 10, 24, 8
+"""Cells of a stage's name at least, of its bar, and of a bar that leaves room for figures."""
 
 
-def figures_text(figures: dict[str, Figure]) -> str:
-    """``loss 0.112   on target 98.4 %``."""
-    shown = (
+def figure_texts(figures: dict[str, Figure]) -> list[str]:
+    """``loss 0.112``, ``on target 98.4 %``."""
+    return [
         f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
         for name, value in figures.items()
-    )
-    return "   ".join(shown)
+    ]
 
 
 class _StageLine:
@@ -65,14 +68,12 @@ class _StageLine:
 class _BarStage(_StageLine):
     def __enter__(self) -> Self:
         columns: list[ProgressColumn] = [
-            TextColumn("{task.description:<10}", style="bold"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}", markup=False),
-            _Times(),
-            TextColumn("{task.fields[figures]}", markup=False),
+            TextColumn(f"{{task.description:<{NAME_WIDTH}}}", style="bold", markup=False),
+            BarColumn(bar_width=BAR_WIDTH),
+            _Course(self.console),
         ]
         self.progress = Progress(*columns, console=self.console.stderr, transient=True, refresh_per_second=5)
-        self.task: TaskID = self.progress.add_task(self.name, total=self.total, text="", figures="")
+        self.task: TaskID = self.progress.add_task(printable(self.name), total=self.total, done="", rate="", figures=[])
         self.progress.start()
         return self
 
@@ -89,15 +90,36 @@ class _BarStage(_StageLine):
         self.progress.update(
             self.task,
             advance=amount,
-            text=f"{int(self.done + 1e-6):,}/{self.total:,} {self.unit}  {rate_text(rate)}",
-            figures=figures_text(self.figures),
+            done=f"{int(self.done + 1e-6):,}/{self.total:,} {self.unit}",
+            rate=rate_text(rate),
+            figures=figure_texts(self.figures),
         )
 
 
-class _Times(ProgressColumn):
+class _Course(ProgressColumn):
+    """What stands beside the bar: how far, how fast, how long yet, and figures; all on one line.
+
+    A narrow terminal gets what fits: the rate gives way first, then the figures, then the bar, then the times.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.console = console
+
     def render(self, task: Task) -> Text:
         left = "" if task.time_remaining is None else f" < {duration(task.time_remaining)}"
-        return Text(f"{duration(task.elapsed or 0.0)}{left}", style="cyan")
+        times = Text(f"{duration(task.elapsed or 0.0)}{left}", style="cyan")
+        done, rate = Text(task.fields["done"]), Text(task.fields["rate"])
+        figures = [Text(figure) for figure in task.fields["figures"]]
+        fewer = (_spaced(done, times, *figures[:kept]) for kept in range(len(figures), -1, -1))
+        lines = [_spaced(done, rate, times, *figures), *fewer]
+        room = self.console.stderr.width - max(NAME_WIDTH, cell_len(task.description)) - len("  ")
+        beside_a_bar = next((line for line in lines if line.cell_len <= room - LEAST_BAR), lines[-1])
+        return beside_a_bar if beside_a_bar.cell_len <= room else done
+
+
+def _spaced(*parts: Text) -> Text:
+    return Text("  ").join(part for part in parts if part)
 
 
 def rate_text(rate: float) -> str:
@@ -129,7 +151,7 @@ class _LogStage(_StageLine):
         self.last_share, self.last_time = share, now
         spent = now - self.started
         left = duration(spent / share * (1 - share)) if share else "?"
-        text = figures_text(self.figures)
+        text = "   ".join(figure_texts(self.figures))
         self.console.say(f"  {self.name} {share:4.0%}  {duration(spent)} < {left}" + (f"   {text}" if text else ""))
 
 

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 from cake_cli.settings import defaults, descriptions, recipe_names, recipe_text
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="The recipe to print.", metavar="NAME")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The recipe to print.", metavar="NAME", autocompletion=o.complete_recipe)
+    ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with its default and meaning.")] = False,
 ) -> None:
     """List the recipes, print one, or list every key that --set takes."""

@@ -28,6 +28,8 @@ OFF = (23, 44)
 """Points by which real agreement was below, and above, the expected one at most, of students whose rounds start from
 scenes: examples/benchmarks/RESULTS.md."""
 
+UNBEGUN = "interrupted before anything was done"
+
 
 class Interrupted(CakeError):
     """Ctrl-C or SIGTERM, with what to type to go on."""
@@ -80,8 +82,12 @@ def plan(console: Console, config: Config, out: Path, *, student: bool, ranks: R
     from cake_cli.estimating import require_room, settle
     from cake_cli.planning import prepare
 
-    with console.stderr.status("opening the teacher, timing a step") if console.progress == "bar" else nullcontext():
-        prepared, cost = settle(prepare(config, student=student), out / "bank" if student else out, ranks)
+    shown = console.progress == "bar"
+    try:
+        with console.stderr.status("opening the teacher, timing a step") if shown else nullcontext():
+            prepared, cost = settle(prepare(config, student=student), out / "bank" if student else out, ranks)
+    except KeyboardInterrupt:
+        raise Interrupted(UNBEGUN, "the same command") from None
     show_plan(console, prepared, cost, out)
     require_room(prepared, cost, out)
     return prepared, cost
@@ -151,7 +157,7 @@ def begun_whole(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         again = f"cake resume {as_argument(folder)}" if (folder / "config.toml").is_file() else "the same command"
-        raise Interrupted("interrupted before anything was done", again) from None
+        raise Interrupted(UNBEGUN, again) from None
 
 
 def assist_distillation(prepared: Prepared, path: Path, ranks: Ranks) -> None:

@@ -86,7 +86,7 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
         rows.append(("student", f"{short_name(name)}  {sizes(student.size, prepared.teacher_size)}, {student.note}"))
     rows.append(("input", normalisation(prepared.subject.spec)))
     if prepared.real is not None:
-        rows.append(("REAL DATA", _real_line(prepared.real, config.training.hard_weight)))
+        rows.append(("REAL DATA", _real_line(prepared.real, config.training.true_label_weight)))
     rows.append(("data", _data_line(prepared)))
     if prepared.outside_contract:
         used = " and ".join(prepared.outside_contract)
@@ -96,6 +96,8 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
     console.facts(
         f"cake {__version__}   {out}   {hardware.describe()}   {hardware.precision}   seed {config.seed}", rows
     )
+    if prepared.doubt is not None:
+        console.warn(prepared.doubt)
     for data in (prepared.real, prepared.heldout):
         for note in data.notes if data is not None else ():
             console.warn(note)
@@ -191,7 +193,7 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
     if prepared.architecture is not None:
         baseline = " and a noise baseline" if prepared.trains_baseline else ""
         views = f" of views ({', '.join(config.training.views)})" if config.training.views else ""
-        between = f" and {_range(prepared.epochs_between)} after each round"
+        between = f" and {_range(prepared.epochs_between)} epochs after each round"
         between = between if plan.rounds > 1 else ""
         epochs = counted(prepared.epochs, "epochs")
         parts.append(f"{epochs}{between if prepared.synthesizes else ''}{views}{baseline}")

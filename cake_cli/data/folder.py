@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from cake_cli.data.labels import ModelClasses, order_classes
 from cake_cli.data.pictures import Picture, PictureSet, open_picture
 from cake_cli.errors import DataError, did_you_mean
@@ -17,6 +15,9 @@ from cake_cli.spec import InputSpec
 
 SPLITS = ("test", "val", "validation")
 """Folders that are used first where they lie below the one given."""
+
+PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Ends of the names of images, those that torchvision takes."""
 
 _NAMES_FILE = "classes.txt"
 
@@ -74,7 +75,7 @@ def open_folder(
     folder = find_split(root, split)
     found = subfolders(folder)
     if not found:
-        images = any(entry.suffix.lower() in IMG_EXTENSIONS for entry in folder.iterdir())
+        images = any(entry.suffix.lower() in PICTURES for entry in folder.iterdir())
         raise DataError(
             f"{folder} has images but no labels: no folders, one a class"
             if images
@@ -114,9 +115,7 @@ def _pictures_below(folder: Path, index: Mapping[str, int]) -> tuple[list[tuple[
             beside = (Path(below, name) for name in sorted(folders))
             links += [str(path.relative_to(folder)) for path in beside if path.is_symlink()]
             items += [
-                (f"{below}{os.sep}{name}", index[label])
-                for name in sorted(files)
-                if name.lower().endswith(IMG_EXTENSIONS)
+                (f"{below}{os.sep}{name}", index[label]) for name in sorted(files) if name.lower().endswith(PICTURES)
             ]
     return items, links
 

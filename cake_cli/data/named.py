@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from PIL import Image
-from torchvision import datasets
 
 from cake_cli.data.labels import ClassOrder, ModelClasses, order_classes
 from cake_cli.data.pictures import Picture, PictureSet
@@ -95,6 +94,8 @@ def _load(name: str, root: Path, split: str, download: bool) -> Any:
         settings["train"] = _TRAIN[split]
     else:
         settings["split"] = split
+    from torchvision import datasets  # takes seconds, and only these sets need it
+
     kind = getattr(datasets, {**_BY_TRAIN, **_BY_SPLIT}[name])
     try:
         return kind(**settings)

@@ -12,7 +12,7 @@ from torch import nn
 
 from cake_cli.catalog import read_student
 from cake_cli.errors import ModelFileError, UsageError
-from cake_cli.models.architectures import FOR_VECTORS, build_student, does_not_fit, measure_student
+from cake_cli.models.architectures import FOR_VECTORS, build_student, does_not_fit, size_and_layers
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.counting import Size
 from cake_cli.models.formats import sniff, weights_file
@@ -22,6 +22,9 @@ from cake_cli.models.students import full_name, needs_code, student_metadata
 from cake_cli.models.weightless import Weightless
 from cake_cli.spec import format_shape
 from cake_cli.storage import sha256
+
+DEEP = 10
+"""Layers of a network that has many: residual networks have, and LeNet, AlexNet and our `cnn` have not."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Blueprint:
     """(C, H, W) or (D,)."""
     classes: int
     size: Size
+    layers: int
+    """Kernels and matrices that it learns."""
     note: str
     """Where it comes from and what it starts from, in words."""
     weights: Path | None = None
@@ -47,6 +52,11 @@ class Blueprint:
         """Whether it takes values as they come, without convolutions or patches."""
         wanted = read_student(self.architecture)
         return wanted.kind == "name" and wanted.base in FOR_VECTORS
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it has many layers."""
+        return self.layers >= DEEP
 
     def to_json(self) -> dict[str, Any]:
         """As run.json keeps it."""
@@ -101,7 +111,7 @@ def plan_student(
         name, weights = _of_file(Path(wanted.base), weights)
         note = f"{name}, "
     try:
-        size = measure_student(name, shape, classes)
+        size, layers = size_and_layers(name, shape, classes)
     except UsageError as fault:
         raise does_not_fit(name, shape, classes, fault) from fault
     if wanted.kind == "same" and teacher is not None:
@@ -115,6 +125,7 @@ def plan_student(
         shape=shape,
         classes=classes,
         size=size,
+        layers=layers,
         note=note + ("random init" if start is None else _started(start)),
         weights=start,
         weights_sha256=None if start is None else sha256(start),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import string
 from collections.abc import Set
 from dataclasses import dataclass
@@ -126,6 +127,10 @@ def refusal_of_folder(path: Path) -> ModelFileError:
     if (path / "saved_model.pb").is_file():
         return ModelFileError(
             f"{path} is a TensorFlow SavedModel", "python -m tf2onnx.convert --saved-model DIR --output model.onnx"
+        )
+    if (path / "manifest.json").is_file():
+        return ModelFileError(
+            f"{path} is a sample bank, not a model", f"{shlex.join(['cake', 'train', str(path)])} --student cnn"
         )
     kinds = (".onnx", ".pt", ".pth", ".ts", ".torchscript", ".ptl", ".pt2", ".safetensors")
     found = sorted(file for file in path.iterdir() if file.suffix in kinds) if path.is_dir() else []

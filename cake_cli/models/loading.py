@@ -312,7 +312,8 @@ def input_spec(opened: OpenedModel, settings: TeacherConfig) -> tuple[InputSpec,
         ModelFileError: if the file's input is neither an image nor a vector.
     """
     file_shape = opened.input_shape
-    ours = file_shape == _stated_shape(opened.metadata)
+    stated = stated_input(opened.metadata)
+    ours = stated is not None and file_shape == stated.shape
     shape, channels_last = (file_shape, False) if ours else _our_shape(file_shape)
     if settings.input_shape is not None and settings.input_shape != shape:
         if math.prod(settings.input_shape) != math.prod(file_shape):
@@ -327,10 +328,10 @@ def input_spec(opened: OpenedModel, settings: TeacherConfig) -> tuple[InputSpec,
     return _normalisation(shape, opened.metadata, settings), layout
 
 
-def _stated_shape(metadata: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The shape that the file's metadata state, in our order; None where they do not, or are damaged."""
+def stated_input(metadata: Mapping[str, str]) -> InputSpec | None:
+    """The input that the file's metadata state, in our order; None where they do not, or are damaged."""
     try:
-        return InputSpec.from_json(parse_json(metadata["cake.input"])).shape
+        return InputSpec.from_json(parse_json(metadata["cake.input"]))
     except (KeyError, ValueError, UsageError):
         return None
 
@@ -378,4 +379,4 @@ def _normalisation(shape: tuple[int, ...], metadata: Mapping[str, str], settings
         image = len(stated.shape) == len(shape) == 3
         if stated.shape == shape or (image and {len(stated.mean), len(stated.std)} <= {1, shape[0]}):
             return replace(stated, shape=shape, source=metadata.get(NAME_SOURCE, "the file's metadata"))
-    return InputSpec(shape, range=default_range, source="assumed: the file takes values of about N(0, 1) as they are")
+    return InputSpec(shape, range=default_range, source="assumed: it takes values of about N(0, 1) as they are")

@@ -63,10 +63,20 @@ class Response:
         times = f"{self.scale:g} times larger" if self.scale > 1 else f"{1 / self.scale:g} times smaller"
         fix = "--input-range LOW,HIGH if it takes raw values"
         if spec.is_image:
-            fix = "--input-range 0,255 if it takes pixels"
+            fix = "if it takes pixels, --input-range 0,1 or 0,255; held-out data tell which (cake evaluate)"
         if spec.range_is_known and spec.range is not None:
             fix = f"is it trained, and does it take values from {spec.range[0]:g} to {spec.range[1]:g}?"
         return f"it responds to {what} {times} than those of N(0, 1): {fix}"
+
+
+def doubt_of(model: Classifier, multiply_adds: int) -> str | None:
+    """What to check of the values that a classifier is only assumed to take; None where they are known, or respond.
+
+    Arguments are those of `measure_response`. A model that costs something to ask is not asked.
+    """
+    if model.seconds_a_row is not None or not model.spec.source.startswith("assumed"):
+        return None
+    return measure_response(model, multiply_adds).doubt(model.spec)
 
 
 def measure_response(model: Classifier, multiply_adds: int) -> Response:

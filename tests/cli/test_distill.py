@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cake_cli import planning
 from cake_cli.config import Config
 from cake_cli.models.loading import load_classifier
 from cake_cli.settings import resolve
@@ -222,3 +223,17 @@ def test_a_student_can_teach(cake: Cake, distilled: Path):
     outcome = cake("distill", distilled, *TINY, "--method", "noise", "-o", "grandchild", "-q")
     assert outcome.code == 0, outcome.err
     assert record(Path("grandchild"))["teacher"]["sha256"] == sha256(distilled / "student.safetensors")
+
+
+@pytest.mark.parametrize("command", [["distill", *TINY], ["synthesize", *SYNTHESIS]], ids=lambda line: line[0])
+def test_an_interrupt_while_the_teacher_opens(
+    cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(planning, "prepare", interrupted)
+    outcome = cake(command[0], mlp_file, *command[1:], "-o", "out")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == "error: interrupted before anything was done\ntry:   the same command\n"
+    assert not Path("out").exists()

@@ -84,9 +84,17 @@ def test_the_table_is_the_result(cake: Cake, mlp_file: Path, heldout: Path, dist
     assert (empty, costs.split()) == ("", ["model", "weights", "multiply-adds", "size"])
     assert header.split()[:2] == ["model", "accuracy"]
     assert "agreement" in header
-    assert teacher.startswith(f"{mlp_file} "), "figures and paths are whole in a pipe, however long the path"
+    assert teacher.startswith(f"{mlp_file} (teacher) "), "figures and paths are whole in a pipe, however long the path"
     assert student.startswith("run ")
     assert "40 samples" in outcome.err
+
+
+def test_the_teacher_is_told_from_a_model_of_its_name(cake: Cake, mlp_file: Path, heldout: Path):
+    figures, costs = cake("evaluate", mlp_file, "--data", heldout, "--against", mlp_file).out.split("\n\n")
+    for table in (figures, costs):
+        _, teacher, model = table.splitlines()
+        assert teacher.startswith(f"{mlp_file} (teacher) ")
+        assert model.startswith(f"{mlp_file}  ")
 
 
 def test_quiet_is_one_number(cake: Cake, mlp_file: Path, heldout: Path):

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cake_cli.locks import held
 from cake_cli.storage import sha256
-from tests.cli.conftest import snapshot
+from tests.cli.conftest import SYNTHESIS, TINY, TRAINING, refusal, snapshot
 from tests.conftest import DIGITS, Outcome
+from tests.models.blackbox.serving import serving
 
 Cake = Callable[..., Outcome]
 
@@ -78,11 +81,24 @@ def test_a_bank(cake: Cake, bank: Path, mlp_file: Path):
     assert (found["kind"], found["complete"], found["samples"], found["shards"]) == ("bank", True, 60, 2)
     assert found["teacher"]["sha256"] == sha256(mlp_file)
     assert (found["time_budget"], found["arithmetic"]["rows_per_pass"]) == (None, 30)
-    assert "threads, 1 sets at once, 30 rows a pass; otherwise up to rounding" in cake("inspect", bank).out
+    assert ", 1 set at once, 30 rows a pass; otherwise up to rounding" in cake("inspect", bank).out
     assert found["plan"] == {"sets": 2, "rows": 10, "groups": 3, "at_once": 1, "spread": False, "rounds": 1}
     shown = cake("inspect", bank).out
     assert "60 in 2 shards" in shown
     assert "complete" in shown
+
+
+def test_a_bank_that_stopped_says_how_much_is_there(cake: Cake, bank: Path, distilled: Path):
+    for folder in (bank, distilled / "bank"):
+        file = folder / "manifest.json"
+        manifest = json.loads(file.read_text()) | {"status": "partial"}
+        manifest["shards"].pop()
+        manifest["arithmetic"]["threads"] = 1
+        file.write_text(json.dumps(manifest))
+    shown = cake("inspect", bank).out
+    assert "30 of 60 in 1 shard\n" in shown
+    assert ", 1 thread, 1 set at once, 30 rows a pass" in shown
+    assert "30 samples of 60\n" in cake("inspect", distilled).out
 
 
 def test_a_run(cake: Cake, distilled: Path):
@@ -92,6 +108,58 @@ def test_a_run(cake: Cake, distilled: Path):
     shown = cake("inspect", distilled).out
     assert "complete" in shown
     assert "cake resume" not in shown
+
+
+def rows_of(outcome: Outcome) -> dict[str, str]:
+    """The lines below the first by their names."""
+    pairs = (line[2:].partition("  ") for line in outcome.out.splitlines()[1:])
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def test_a_run_says_of_what_it_is_a_copy_and_how_long_it_took(cake: Cake, distilled: Path):
+    shown = rows_of(cake("inspect", distilled))
+    assert shown["input"].startswith("1x4x4   assumed: ")
+    assert (shown["classes"], shown["ends in"]) == ("3", "logits")
+    assert ": load " in shown["took"]
+    assert ", training " in shown["took"]
+
+
+def test_a_failed_run_repeats_what_to_try(cake: Cake, mlp_file: Path):
+    assert cake("distill", mlp_file, *TINY, "--lr", "1e30", "-o", "run").code == 6
+    shown = cake("inspect", "run").out
+    assert "to go on  the bank is whole: cake train run/bank --student mlp:8 --lr 2e+29" in shown
+    assert "cake resume" not in shown, "it would only fail again"
+
+
+@pytest.mark.parametrize("broken", [{"shape": [-1]}, {"mean": "a"}, 3])
+def test_a_run_whose_input_is_damaged_is_refused(cake: Cake, distilled: Path, broken: object):
+    record = json.loads((distilled / "run.json").read_text())
+    whole = record["teacher"]["input"]
+    record["teacher"]["input"] = whole | broken if isinstance(broken, dict) else broken
+    (distilled / "run.json").write_text(json.dumps(record))
+    assert "run.json is damaged" in refusal(cake("inspect", distilled), 4)
+
+
+def test_a_student_of_own_code_says_where_it_comes_from(cake: Cake, mlp_file: Path):
+    Path("own.py").write_text(
+        "from torch import nn\n\n"
+        "def make(channels, size, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes))\n"
+    )
+    own = [*SYNTHESIS, *TRAINING, "--no-report", "--student", "own.py:make"]
+    assert cake("distill", mlp_file, *own, "-o", "run").code == 0
+    file, names = Path("run/student.safetensors"), ("origin", "teacher")
+    unopened, opened = cake("inspect", file), cake("inspect", file, "--arch", "own.py:make")
+    assert "to open it" in unopened.out
+    found, whole = rows_of(unopened), rows_of(opened)
+    assert [found[name] for name in names] == [whole[name] for name in names]
+    assert found["input"].startswith("1x4x4   ")
+
+
+def test_what_is_assumed_of_an_endpoint_speaks_of_no_file(cake: Cake):
+    with serving() as server:
+        shown = cake("inspect", server.address, "--input-shape", "1,4,4").out
+    assert "assumed: it takes values of about N(0, 1) as they are" in shown
 
 
 def test_a_run_that_stopped_says_how_to_go_on(cake: Cake, distilled: Path):

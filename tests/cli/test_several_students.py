@@ -34,7 +34,7 @@ def test_from_a_bank_and_what_is_shown(cake: Cake, bank: Path, heldout: Path, ml
     run = Path("runs/teacher-to-2-students-001")
     paths = [str(run / "students" / name / "student.safetensors") for name in ("mlp-8", "linear")]
     assert outcome.out.splitlines() == paths
-    rows = [line.split("  ")[0] for line in outcome.err.splitlines() if "%    " in line and "to" in line]
+    rows = [line.split("  ")[0] for line in outcome.err.splitlines() if "%" in line and " to " in line]
     assert rows == ["teacher", "mlp:8", "mlp:8 of noise", "linear", "linear of noise"]
     described = cake("inspect", run).out
     assert f"linear  {run}/students/linear  complete, accuracy" in described

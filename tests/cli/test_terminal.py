@@ -218,6 +218,18 @@ def test_no_figure_of_a_table_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: py
         assert "  95 % interval  99.0% to 100.0%\n" in shown
 
 
+@pytest.mark.parametrize("prose", [True, False])
+def test_a_piped_table_ends_where_its_text_does(capsys: pytest.CaptureFixture[str], prose: bool):
+    rows = [["a", "1.5", "a long text " * 40], ["b" * 200, "[/2]", ""], ["c\x1b", "", ""]]
+    Console().table(["name", "figure", "what it is"], rows, result=True, prose=prose)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(line == line.rstrip() for line in lines)
+    assert lines[1].endswith("a long text")
+    assert lines[2].endswith("[/2]")
+    assert lines[3] == "c\N{REPLACEMENT CHARACTER}"
+
+
 STAGE = """
 import time
 from cake_cli.cli.console import Console
@@ -302,6 +314,34 @@ def test_bars_survive_marks_in_names(capsys: pytest.CaptureFixture[str]):
         stage.advance(5, note="[/red]")
         stage.conclude("10 [/x]")
     assert "10 [/x]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (120, "300/1,000 samples  30.0/s  10 s < 23 s  loss 0.5  agree 93.1%"),
+        (80, "300/1,000 samples  10 s < 23 s  loss 0.5  agree 93.1%"),
+        (60, "300/1,000 samples  10 s < 23 s  loss 0.5"),
+        (44, "300/1,000 samples  10 s < 23 s"),
+        (32, "300/1,000 samples"),
+        (20, "300/1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["training", "a[/b]-long-student training"])
+def test_a_bar_is_one_line_of_what_fits(monkeypatch: pytest.MonkeyPatch, width: int, shown: str, name: str):
+    monkeypatch.setattr("rich.progress.Task.elapsed", 10.0)
+    monkeypatch.setattr("rich.progress.Task.time_remaining", 23.0)
+    monkeypatch.setattr(progress, "rate_text", lambda rate: "30.0/s")
+    monkeypatch.setenv("COLUMNS", str(width + max(len(name) - progress.NAME_WIDTH, 0)))
+    console = Console(progress="bar")
+    with reporter_of(console).stage(name, 1000, "samples") as stage:
+        stage.advance(300, loss=0.5, agree="93.1%")
+        lines = console.stderr.render_lines(stage.progress.get_renderable(), pad=False)
+    assert len(lines) == 1
+    line = "".join(segment.text for segment in lines[0])
+    assert len(line) <= console.stderr.width
+    assert line.startswith(name[:5])
+    assert shown in line
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_torchruns_signal_does_not_silence_the_first(monkeypatch: pytest.MonkeyP
 
 def test_an_interrupt_that_no_command_caught_is_told(capsys: pytest.CaptureFixture[str]):
     assert failures.guarded(lambda: 130) == 130, "as Typer returns it"
-    assert capsys.readouterr().err == "error: interrupted\n"
+    assert capsys.readouterr().err == "error: interrupted\ntry:   the same command starts afresh\n"
 
 
 def test_an_interrupted_rank_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

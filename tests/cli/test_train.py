@@ -96,3 +96,13 @@ def test_a_bank_that_is_not_finished(cake: Cake, bank: Path):
     assert outcome.code == 4
     assert "not finished" in outcome.err
     assert f"cake resume {bank}" in outcome.err
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("distill", "--student", "linear"), ("evaluate", "--data", "x.npz")])
+def test_a_bank_is_no_model_and_what_it_is_for_is_said(cake: Cake, bank: Path, command: tuple[str, ...]):
+    given = [bank] if command[0] != "inspect" else []
+    for path in (*given, sorted(bank.glob("*.safetensors"))[0]):
+        refused = cake(command[0], path, *command[1:])
+        assert refused.code == 3, refused.err
+        assert "of a sample bank, not" in refused.err or "is a sample bank, not" in refused.err
+        assert f"cake train {bank} --student cnn" in refused.err

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cake_cli.models import response
 from cake_cli.models.classifier import Classifier
-from cake_cli.models.response import Response, measure_response
+from cake_cli.models.response import Response, doubt_of, measure_response
 from cake_cli.spec import InputSpec
 
 
@@ -31,7 +33,9 @@ def classifier(scale: float, spec: InputSpec) -> Classifier:
     return Classifier(Scaled(scale, spec.values), spec, 4, "net", "0" * 64)
 
 
-@pytest.mark.parametrize(("shape", "fix"), [((3, 8, 8), "--input-range 0,255"), ((6,), "--input-range LOW,HIGH")])
+@pytest.mark.parametrize(
+    ("shape", "fix"), [((3, 8, 8), "--input-range 0,1 or 0,255"), ((6,), "--input-range LOW,HIGH")]
+)
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
 def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], fix: str, scale: float) -> None:
     spec = InputSpec(shape)
@@ -46,9 +50,18 @@ def test_the_scale_is_found_to_a_power_of_ten(shape: tuple[int, ...], fix: str, 
 
 def test_a_range_that_is_known_is_not_advised_again() -> None:
     doubt = Response(dict.fromkeys((0.01, 0.1, 1.0, 10.0), 0.0) | {100.0: 0.5}).doubt
-    assert "--input-range 0,255" in (doubt(InputSpec((3, 8, 8), source="assumed")) or "")
+    assert "--input-range 0,1 or 0,255" in (doubt(InputSpec((3, 8, 8), source="assumed")) or "")
     known = doubt(InputSpec((3, 8, 8), range=(0.0, 255.0), source="--input-range"))
     assert (known or "").endswith("is it trained, and does it take values from 0 to 255?")
+
+
+def test_only_what_is_assumed_and_costs_nothing_is_doubted() -> None:
+    assumed = InputSpec((3, 8, 8), source="assumed: of about N(0, 1)")
+    far = classifier(1000.0, assumed)
+    assert "larger than those of N(0, 1)" in (doubt_of(far, 1000) or "")
+    assert doubt_of(classifier(1.0, assumed), 1000) is None
+    assert doubt_of(replace(far, spec=replace(assumed, source="--mean and --std")), 1000) is None
+    assert doubt_of(replace(far, seconds_a_row=0.1), 1000) is None
 
 
 def test_a_constant_responds_to_nothing() -> None:

@@ -32,7 +32,12 @@ Shape = tuple[int, ...]
 
 
 def measure_student(name: str, shape: Shape, classes: int) -> Size:
-    """Puts two rows through a student in training mode, and counts.
+    """What a student holds and costs; arguments and errors are those of `size_and_layers`."""
+    return size_and_layers(name, shape, classes)[0]
+
+
+def size_and_layers(name: str, shape: Shape, classes: int) -> tuple[Size, int]:
+    """Puts two rows through a student in training mode, and counts; its layers are the kernels and matrices it learns.
 
     Our own networks and torchvision's take no memory and little time for it (the meta device); timm's and one's
     own code are built and run.
@@ -56,7 +61,8 @@ def measure_student(name: str, shape: Shape, classes: int) -> Size:
             f"{name} returns {got} for {ROWS} inputs of {format_shape(shape)}, not {ROWS}x{classes}",
             "return one score for each row and class",
         )
-    return Size(parameters(network), products, stored_bytes(network))
+    layers = sum(weights.dim() > 1 for weights in network.parameters())
+    return Size(parameters(network), products, stored_bytes(network)), layers
 
 
 def _without_memory(network: nn.Module, name: str, shape: Shape) -> tuple[int, object]:
@@ -89,7 +95,7 @@ def does_not_fit(name: str, shape: Shape, classes: int, fault: UsageError) -> Us
         name: what was asked for.
         shape: (C, H, W) or (D,).
         classes: K.
-        fault: what `measure_student` raised.
+        fault: what `size_and_layers` raised.
     """
     wanted = read_student(name)
     if len(shape) != 3 or wanted.kind == "source":

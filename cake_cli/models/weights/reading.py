@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ WRAPPERS = (
 """Keys under which training scripts keep the weights of a checkpoint, likely ones first."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DataParallel, torch.compile and Lightning put before every name."""
+SHARD = frozenset({"inputs", "logits", "targets"})
+"""What a shard of a sample bank holds."""
 DEEPEST = 4
 """How many wrappers may lie around weights."""
 
@@ -62,6 +65,9 @@ def read_weights(file: ModelFile) -> Weights:
     path = file.path
     if file.format == "safetensors":
         metadata, found = _read_safetensors(path)
+        if found.keys() >= SHARD:
+            again = shlex.join(["cake", "train", str(path.parent)])
+            raise ModelFileError(f"{path} is a shard of a sample bank, not a model", f"{again} --student cnn")
         mends: list[str] = []
     else:
         metadata, mends = {}, []

@@ -143,7 +143,7 @@ def test_a_reshape_with_the_batch_in_it_is_opened(tmp_path, target):
     proto = model(
         nodes, {"w": draw(8, 3), **shapes(s=target)}, inputs=[port("x", [1, 2, 2, 2])], outputs=[port("y", [1, 3])]
     )
-    assert opened_as(proto, tmp_path).mends == ("the batch of 1 written into 1 shapes opened",)
+    assert opened_as(proto, tmp_path).mends == ("the batch of 1 written into 1 shape opened",)
 
 
 def test_a_batch_of_several_rows_is_opened(tmp_path):
@@ -151,7 +151,7 @@ def test_a_batch_of_several_rows_is_opened(tmp_path):
     proto = model(
         nodes, {"w": draw(8, 3), **shapes(s=[6, 8])}, inputs=[port("x", [6, 2, 4])], outputs=[port("y", [6, 3])]
     )
-    assert opened_as(proto, tmp_path).mends == ("the batch of 6 written into 1 shapes opened",)
+    assert opened_as(proto, tmp_path).mends == ("the batch of 6 written into 1 shape opened",)
 
 
 def test_allowzero_that_means_no_zero(tmp_path):

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from cake_cli.models.onnx.interpreter import GraphError, Observer, UnsupportedOperator
 from cake_cli.models.onnx.signature import Rows
+from cake_cli.text import counted
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -54,7 +55,7 @@ def unbake_batch(model: ModelProto, rows: Rows) -> str | None:
     except (UnsupportedOperator, GraphError):
         return None
     count = _Opener(model, seen.shapes, seen.integers, batch).run()
-    return f"the batch of {batch} written into {count} shapes opened" if count else None
+    return f"the batch of {batch} written into {counted(count, 'shapes')} opened" if count else None
 
 
 class Place(NamedTuple):
