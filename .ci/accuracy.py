@@ -4,15 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-FLOOR = 0.975
-BEHIND = 0.01
-"""How far one student of one seed may lie behind its noise baseline: of 500 digits that is five."""
+FLOOR = 0.96
 
 run = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 accuracy = run["evaluation"]["accuracy"]
 print({name: round(value, 4) for name, value in accuracy.items()}, run["seconds"])
-if run["status"] != "complete" or accuracy["student"] < max(FLOOR, accuracy["noise_baseline"] - BEHIND):
-    sys.exit(f"the student does not reach {FLOOR:.1%}, or lies more than {BEHIND:.0%} behind its noise baseline")
+if run["status"] != "complete" or accuracy["student"] < FLOOR or accuracy["student"] <= accuracy["noise_baseline"]:
+    sys.exit(f"the student does not reach {FLOOR:.0%}, or does not beat noise")
 missing = [
     name
     for name in ("report.html", "samples.png", "curves.png", "confusion.png", "student.safetensors", "config.toml")
