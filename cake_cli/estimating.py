@@ -84,13 +84,14 @@ def estimate(prepared: Prepared) -> Estimate:
         each = _training_seconds(prepared, one.architecture)
         seconds["training"] += each * prepared.learned_rows
         disk += 3 * 4 * one.size.parameters  # the student, and a checkpoint with its momentum
-        if prepared.synthesizes and prepared.plan.rounds > 1 and name == prepared.students[0]:
+        in_rounds = prepared.synthesizes and prepared.plan.rounds > 1 and name == prepared.students[0]
+        if in_rounds:
             seconds["training"] += each * prepared.learned_rows * prepared.work_between
             disk += (prepared.plan.rounds + 3) * 4 * one.size.parameters  # one a round, and one more checkpoint
         disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
-            floor = prepared.floor_samples
-            seconds["baseline"] += (each + label) * floor
+            floor, often = prepared.floor_samples, prepared.epochs_of_noise(in_rounds=in_rounds) / prepared.epochs
+            seconds["baseline"] += (each * often + label) * floor
             disk += 4 * one.size.parameters + floor * row_bytes  # its noise, until the end
     return Estimate(seconds, disk, memory)
 

@@ -15,6 +15,7 @@ from cake_cli.planning import Prepared, rows_side_by_side
 from cake_cli.ranks import ALONE, Ranks
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.noise import seed_of
 from cake_cli.synthesis.sets import SetPlan, cut
 
 SHELVES = 16
@@ -35,7 +36,7 @@ def starts_of_round(
     """
     if not prepared.noise_samples or prepared.teacher is None:
         return []
-    path, seed = shared_folder(prepared, run, bank) / "beside" / str(number), prepared.config.seed + 1
+    path, seed = shared_folder(prepared, run, bank) / "beside" / str(number), seed_of(f"{prepared.config.seed}/beside")
     return _labelled(prepared, prepared.teacher, path, reporter, prepared.noise_plan, number, ranks, seed=seed)
 
 

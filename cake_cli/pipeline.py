@@ -86,7 +86,7 @@ def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, repor
                 look_back(prepared, run, bank, reporter)
     if baseline:
         with run.timed("baseline"):
-            train_baseline(prepared, run, reporter, ranks)
+            train_baseline(prepared, run, reporter, ranks, in_rounds=stretch.start is not None)
     if prepared.heldout is not None and (trains or baseline or run.record["evaluation"] is None):
         with run.timed("evaluation"):
             run.update(evaluation=_evaluate(prepared, run, reporter))
@@ -176,7 +176,7 @@ def assist(prepared: Prepared, path: Path, ranks: Ranks) -> None:
         if trains:
             train_student(alone, run, bank, SILENT, ranks, Stretch(start=start))
         if baseline:
-            train_baseline(alone, run, SILENT, ranks)
+            train_baseline(alone, run, SILENT, ranks, in_rounds=start is not None)
 
 
 def result(run: RunDirectory) -> dict[str, Any]:

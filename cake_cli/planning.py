@@ -166,6 +166,14 @@ class Prepared:
         kept = 1.0 if replay is None else min(1.0, 2 * replay / self.samples)
         return kept * parts / self.plan.rounds / self.epochs
 
+    def epochs_of_noise(self, *, in_rounds: bool) -> int:
+        """Passes of the noise baseline over its labels: about as many rows as its student learned.
+
+        Args:
+            in_rounds: whether the student learned between rounds, too, as the first of several does.
+        """
+        return round(self.epochs * (1 + self.work_between)) if in_rounds else self.epochs
+
     @property
     def labels_beside(self) -> bool:
         """Whether the student learns starting points and waypoints beside the samples unless their number is given.

@@ -160,11 +160,12 @@ def learn(
         raise RunError(fault.what, f"the bank is whole: {again} {fault.fix}") from fault
 
 
-def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> None:
-    """The same student, trained in the same way on as much noise that the teacher labelled, and on nothing else.
+def train_baseline(
+    prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE, *, in_rounds: bool = False
+) -> None:
+    """The same student, trained for as many rows on as much noise that the teacher labelled, and on nothing else.
 
-    It learns for the epochs of the last training alone: what a student learns between rounds it has no part of.
-    Arguments and errors are those of `train_student`.
+    Arguments and errors are those of `train_student`, and `Prepared.epochs_of_noise`.
     """
     if prepared.teacher is None:
         return
@@ -173,7 +174,8 @@ def train_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
     if ranks.is_first:
         run.update(baseline_passes=asdict(Passes(forward=count)))
     noise = Pool(tuple(parts), torch.arange(count))
-    student = _fit(prepared, run, Lesson(noise), Stretch("baseline"), reporter, ranks)
+    stretch = Stretch("baseline", prepared.epochs_of_noise(in_rounds=in_rounds))
+    student = _fit(prepared, run, Lesson(noise), stretch, reporter, ranks)
     if ranks.is_first:
         save(prepared, run.baseline_path, student, data_free=True)
 

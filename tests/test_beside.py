@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from cake_cli.distillation.pool import Part
 from cake_cli.errors import DataError
 from cake_cli.estimating import estimate
 from cake_cli.events import SILENT, SilentReporter, Stage
-from cake_cli.planning import NOISE_FOR_EACH, prepare
+from cake_cli.labelled import starts_of_baseline
+from cake_cli.lesson import Lesson
+from cake_cli.planning import NOISE_FOR_EACH, Prepared, prepare
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine, Wave
+from cake_cli.training import Stretch
 from tests.conftest import save_mlp
 from tests.test_planning import small
 
@@ -205,6 +209,52 @@ def test_the_floor_has_as_many_starting_points_as_the_student_learned_from(confi
     run = run_of(config, tmp_path / "run")
     training.train_baseline(prepared, run, SILENT)
     assert run.record["baseline_passes"] == {"forward": (4 + NOISE_FOR_EACH) * 180, "backward": 0}
+
+
+def test_the_floor_learns_as_many_rows_as_the_student_of_rounds(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of its work lies between the rounds; the second student of a run has no part in those."""
+    learned: list[tuple[str, int]] = []
+    fit = training._fit
+
+    def counted(prepared: Prepared, run: RunDirectory, lesson: Lesson, stretch: Stretch, *rest: Any, **how: Any) -> Any:
+        learned.append((stretch.name, (stretch.epochs or prepared.epochs) * len(lesson.learned)))
+        return fit(prepared, run, lesson, stretch, *rest, **how)
+
+    monkeypatch.setattr(training, "_fit", counted)
+    data = tmp_path / "heldout.npz"
+    np.savez(data, x=np.zeros((4, 4, 4), dtype=np.uint8), y=np.arange(4) % 3)
+    two = replace(
+        config,
+        student=replace(config.student, others=("mlp:8",)),
+        evaluation=EvaluationConfig(data=str(data), report=False),
+    )
+    prepared = prepare(with_training(two, epochs=4), student=True)
+    assert prepared.epochs_of_noise(in_rounds=True) == 6
+    assert prepared.epochs_of_noise(in_rounds=False) == prepared.epochs == 4
+    run = run_of(two, tmp_path / "run")
+    rows: dict[str, int] = {}
+    for name, count in learned:
+        rows[name] = rows.get(name, 0) + count
+    first, second = run.students().values()
+    assert [len(own.metrics("baseline")) for own in (first, second)] == [6, 4]
+    student = sum(count for name, count in learned if name.startswith("round-")) + 4 * first.record["learned"]
+    assert student == pytest.approx(6 * (4 + NOISE_FOR_EACH) * 180, rel=0.05), "5 % of samples are held out"
+    noise = (10 * (4 + NOISE_FOR_EACH) * 180, 8 * first.record["learned"])
+    assert (rows["baseline"], rows["training"]) == noise
+
+
+def test_no_start_that_is_only_labelled_is_one_of_a_neighbouring_seed(config: Config, tmp_path: Path) -> None:
+    prepared = prepare(with_training(config, noise_samples=90), student=True)
+    run = RunDirectory.create(tmp_path / "run", prepared.config, command="distill", force=False)
+    own = torch.cat([part.inputs for part in training.starts_of_round(prepared, run, None, 1, SILENT)])
+    for seed in (0, 1):
+        other = replace(prepared, config=replace(prepared.config, seed=prepared.config.seed + seed))
+        path = RunDirectory.create(tmp_path / f"{seed}", other.config, command="distill", force=False)
+        theirs = torch.cat([part.inputs for part in starts_of_baseline(other, path, SILENT)])
+        apart = (own.flatten(1)[:, None] - theirs.flatten(1)).abs().amax(dim=2).amin(dim=1)
+        assert (apart < 1e-3).double().mean() < 0.5, "of 4x4 pixels some are all black or white"
 
 
 def test_thirty_passes_over_a_bank_by_default_and_as_many_steps_over_a_small_one() -> None:

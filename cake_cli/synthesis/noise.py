@@ -45,8 +45,12 @@ def stream(seed: int, index: int, purpose: str, device: torch.device | str = "cp
 
     On a CPU torch seeds a stream with 32 bits, so among hundreds of thousands of sets a few are drawn alike.
     """
-    digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator(device).manual_seed(seed_of(f"{seed}/{index}/{purpose}"))
+
+
+def seed_of(purpose: str) -> int:
+    """A seed, in 0..2^63 - 1, that shares nothing with that of another purpose."""
+    return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little") >> 1
 
 
 def draw_start(
