@@ -107,10 +107,12 @@ def fitting_names(shapes: Shapes) -> list[str]:
 
 
 def _key(name: str, shapes: Shapes) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """What `build` reads of the shapes, so that builds can be remembered."""
+    """What `build` reads of the shapes, so that builds can be remembered: of the head the number of classes alone."""
     aux = next((key for key in shapes if key.startswith(("aux1.", "AuxLogits."))), None)
-    read = (family_of(name).head, "encoder.pos_embedding", *([aux] if aux else []))
-    return tuple((key, tuple(shapes[key])) for key in read if key in shapes)
+    head = family_of(name).head
+    read = ("encoder.pos_embedding", *([aux] if aux else []))
+    classes = ((head, tuple(shapes[head][:1])),) if head in shapes else ()
+    return classes + tuple((key, tuple(shapes[key])) for key in read if key in shapes)
 
 
 @cache
