@@ -246,6 +246,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         raise UsageError("which teacher?", asked)
     if student and config.student.architecture is None:
         raise UsageError("which student?", "--student cnn, or mlp for vectors; `cake students` lists them")
+    if student and config.real_alone and (method := config.synthesis.method) not in (None, "cake"):
+        raise UsageError(f"--method {method} makes samples, and beside --real-data none are made", "--samples 20000")
     names = (config.student.architecture or "", *config.student.others) if student else ()
     for name in names:
         check_named(name, config.student.weights)

@@ -18,6 +18,7 @@ class Pair:
 
 PAIRS = {
     "digits": Pair("digits", "teacher.onnx", "cnn", steps=128),
+    "digits-to-mlp": Pair("digits", "teacher.onnx", "mlp:256,128", steps=128),
     "lenet5": Pair("mnist", "lenet5", "lenet5-half", steps=128),
     "cnn-to-mlp": Pair("mnist", "cnn", "mlp", steps=128, teacher_epochs=1),
     "mlp-to-cnn": Pair("mnist", "mlp", "cnn", steps=128),

@@ -44,6 +44,13 @@ def test_json_says_it_too(cake: Cake, mlp_file: Path, real: Path):
     assert found["teacher_passes"] == {"forward": 0, "backward": 0}
 
 
+def test_a_method_without_samples_is_not_passed_over(cake: Cake, mlp_file: Path, real: Path):
+    words = ("distill", mlp_file, *STUDENT, "--real-data", real, "--method", "noise", "--dry-run")
+    said = refusal(cake(*words), 2)
+    assert said.startswith("error: --method noise makes samples, and beside --real-data none are made\n")
+    assert cake(*words, "--samples", "60").code == 0
+
+
 def test_mixed_with_samples_or_with_a_bank(cake: Cake, mlp_file: Path, real: Path, bank: Path):
     one_go = [*SYNTHESIS, "--rounds", "1"]
     made = json.loads(cake("distill", mlp_file, *one_go, *STUDENT, "--real-data", real, "--json").out)
