@@ -158,7 +158,7 @@ def _of_teacher(settings: TeacherConfig, against: Path | None, **flags: str | No
 
 
 def _show(console: Console, found: Assessment, *, speed: bool) -> None:
-    many = found.models[0].evaluation.top5 is not None
+    many = any(model.evaluation.top5 is not None for model in found.models)
     against = found.teacher is not None
     columns = ["model", "accuracy", "95 % interval", *(["top 5"] if many else []),
                *(["agreement", "95 % interval", "KL"] if against else []), "ECE"]  # fmt: skip

@@ -101,6 +101,16 @@ def complete_views(incomplete: str) -> list[str]:
     return [f"{given}{comma}{name}" for name in left if name.startswith(begun)]
 
 
+def complete_setting(incomplete: str) -> list[str]:
+    """Settings that begin so, each with its ``=``; after that, what one of a few words can be."""
+    name, given, begun = incomplete.partition("=")
+    if not given:
+        short = [key.rpartition(".")[2] for key in field_types()]
+        return [f"{key}=" for key in dict.fromkeys((*field_types(), *short)) if key.startswith(name)]
+    choices = _choices(full_key(name)) if full_key(name) in field_types() else ()
+    return [f"{name}={choice}" for choice in choices if choice.startswith(begun)]
+
+
 def complete_device(incomplete: str) -> list[str]:
     """Kinds of devices that begin so; which are here only torch knows."""
     return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
@@ -172,6 +182,7 @@ Assignments = Annotated[
         rich_help_panel=RECIPE,
         metavar="KEY=VALUE",
         show_default=False,
+        autocompletion=complete_setting,
     ),
 ]
 PrintConfig = Annotated[

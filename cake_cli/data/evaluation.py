@@ -47,7 +47,8 @@ class Evaluation:
     accuracy_interval: tuple[float, float]
     """95 %, Wilson's."""
     top5: float | None
-    """Share of samples whose label is among the 5 top classes; None where K <= 5, as it would always be 1."""
+    """Share of samples whose label is among the 5 top classes; None where K <= 5, as it would always be 1, and of a
+    model that gives labels alone."""
     ece: float
     """Expected calibration error, 15 equal bins, L1 (Guo et al., 2017, section 2)."""
     per_class: tuple[ClassRecall, ...]

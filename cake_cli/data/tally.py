@@ -38,6 +38,7 @@ class Tally:
         self._against = _TeacherTally(classes) if against_teacher else None
         self._classes = classes
         self._among_top5 = 0
+        self._has_fifth = False  # a model of labels alone says of no class that it is the fifth
         self._samples = 0
 
     def update(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> None:
@@ -51,8 +52,9 @@ class Tally:
         self._samples += len(labels)
         predicted = logits.argmax(dim=1)  # (N, K) -> (N,)
         if self._classes > 5:  # torchmetrics would spread every row over K one-hot columns: minutes at K = 1000
-            top = logits.topk(5, dim=1).indices  # (N, K) -> (N, 5)
-            self._among_top5 += int((top == labels.unsqueeze(1)).sum())
+            top = logits.topk(6, dim=1)  # (N, K) -> (N, 6)
+            self._among_top5 += int((top.indices[:, :5] == labels.unsqueeze(1)).sum())
+            self._has_fifth |= bool((top.values[:, 4] > top.values[:, 5]).any())
         self._calibration.update(logits.softmax(dim=1).clamp(max=SURE), labels)
         self._confusion.update(predicted, labels)
         if self._against is not None and teacher_logits is not None:
@@ -70,7 +72,7 @@ class Tally:
             samples=self._samples,
             accuracy=hits / self._samples,
             accuracy_interval=wilson_interval(hits / self._samples, self._samples),
-            top5=self._among_top5 / self._samples if self._classes > 5 else None,
+            top5=self._among_top5 / self._samples if self._has_fifth else None,
             ece=float(self._calibration.compute()),
             per_class=_recalls(confusion, class_names),
             confusion=_rows(confusion),

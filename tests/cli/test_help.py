@@ -85,6 +85,10 @@ PAPERS = [name for name in recipe_names() if name.startswith("paper-")]
         ("cake distill t.onnx --views mix,", ["mix,shift", "mix,flip", "mix,noise"]),
         ("cake distill t.onnx --device c", ["cpu", "cuda"]),
         ("cake distill t.onnx --precision fp", ["fp32", "fp16"]),
+        ("cake distill t.onnx --set synthesis.in", ["synthesis.init="]),
+        ("cake distill t.onnx --set set_s", ["set_size="]),
+        ("cake distill t.onnx --set init=s", ["init=smooth", "init=scenes"]),
+        ("cake distill t.onnx --set unknown=s", []),
         ("cake distill t.pth --arch resnet1", [name for name in STUDENTS if name.startswith("resnet1")]),
     ],
 )

@@ -137,6 +137,14 @@ def test_many_classes_leave_the_tables_out_of_json():
     assert not {"confusion", "student_vs_teacher"} & found.to_json().keys()
 
 
+def test_labels_alone_have_no_top5():
+    rows = Rows(torch.eye(7).tolist(), list(range(7)))
+    models = {"labels": lambda x: x.log().clamp(min=-30), "scores": lambda x: x / 2 + torch.arange(7.0)}
+    found = evaluate(models, rows, classes=7, device="cpu")
+    assert (found["labels"].accuracy, found["labels"].top5) == (1.0, None)
+    assert found["scores"].top5 == pytest.approx(5 / 7)
+
+
 def test_few_classes_have_no_top5_and_absent_classes_no_recall():
     rows = Rows([[2.0, 1.0, 0.0], [3.0, 0.0, 0.0]], [0, 1], names=("ant", "bee", "cow"))
     found = evaluate({"m": lambda x: x}, rows, classes=3, device="cpu")["m"]
