@@ -81,6 +81,13 @@ def flatten(config: Config) -> Values:
     return values
 
 
+def choices_of(key: str) -> tuple[str, ...]:
+    """The words that a setting, or each part of it, is one of; none where it is anything else."""
+    kind = field_types()[key]
+    inner = get_args(kind)[0] if get_origin(kind) in (UnionType, Union, tuple) else kind
+    return get_args(inner) if get_origin(inner) is Literal else ()
+
+
 def build(values: Mapping[str, Any], *, origin: str = "the configuration") -> Config:
     """A configuration from settings by dotted key, as read from TOML or flags.
 
@@ -96,7 +103,7 @@ def build(values: Mapping[str, Any], *, origin: str = "the configuration") -> Co
         try:
             checked[key] = coerce(field_types()[key], value)
         except ValueError as fault:
-            choices = _choices(field_types()[key])
+            choices = choices_of(key)
             faults.append(UsageError(f"{key} {fault}, not {value!r}", f"--set {key}={choices[0]}" if choices else KEYS))
     sections: dict[str, Any] = {key: value for key, value in checked.items() if "." not in key}
     for section in fields(Config):
@@ -124,12 +131,6 @@ def _all_faults(faults: Sequence[UsageError], origin: str) -> UsageError:
     listed = "\n  ".join(fault.what if fault.fix == KEYS else f"{fault.what} ({fault.fix})" for fault in faults)
     fix = KEYS if any(fault.fix == KEYS for fault in faults) else "what stands in brackets after each"
     return UsageError(f"{origin} has {len(faults)} faults:\n  {listed}", fix)
-
-
-def _choices(kind: Any) -> tuple[str, ...]:
-    """The words that a setting of this type is one or several of; none where it is anything else."""
-    inner = get_args(kind)[0] if get_origin(kind) in (UnionType, Union, tuple) else kind
-    return get_args(inner) if get_origin(inner) is Literal else ()
 
 
 def _unknown(key: str) -> str:

@@ -28,7 +28,7 @@ from cake_cli.config import (
     View,
 )
 from cake_cli.errors import UsageError, did_you_mean
-from cake_cli.settings import defaults, descriptions, field_types, full_key, recipe_names, resolve
+from cake_cli.settings import choices_of, defaults, descriptions, field_types, full_key, recipe_names, resolve
 
 Progress = Literal["auto", "bar", "log", "none"]
 
@@ -41,7 +41,7 @@ def flag(
     Choices that the line does not name follow it: in the column of types they would leave no room for help.
     """
     default = defaults()[key]
-    choices = _choices(key) if metavar is None else ()
+    choices = choices_of(key) if metavar is None else ()
     unnamed = any(re.search(rf"\b{choice}\b", descriptions()[key]) is None for choice in choices)
     listed = _listed(choices) if unnamed else ""
     written = ", ".join(default) if isinstance(default, tuple) else default
@@ -60,12 +60,6 @@ def flag(
 
 def _listed(choices: Sequence[str]) -> str:
     return f" Choices: {', '.join(choices)}."
-
-
-def _choices(key: str) -> tuple[str, ...]:
-    """What a setting, or each part of it, can be, where that is one of a few words."""
-    kind = field_types()[key]
-    return next((get_args(one) for one in (kind, *get_args(kind)) if get_origin(one) is Literal), ())
 
 
 def complete_student(incomplete: str) -> list[tuple[str, str]]:
@@ -107,7 +101,7 @@ def complete_setting(incomplete: str) -> list[str]:
     if not given:
         short = [key.rpartition(".")[2] for key in field_types()]
         return [f"{key}=" for key in dict.fromkeys((*field_types(), *short)) if key.startswith(name)]
-    choices = _choices(full_key(name)) if full_key(name) in field_types() else ()
+    choices = choices_of(full_key(name)) if full_key(name) in field_types() else ()
     return [f"{name}={choice}" for choice in choices if choice.startswith(begun)]
 
 

@@ -12,6 +12,7 @@ taken after its last step, and the held-out images measure it and choose nothing
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder of trained teachers; --out by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="cpu", help="where teachers are trained")
+    parser.add_argument("--keep", action="store_true", help="keep the banks of finished cells")
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="TEACHER",
                         help=f"some of: {'; '.join(CASES)}")  # fmt: skip
     return parser.parse_args(arguments)
@@ -135,6 +137,8 @@ def measured(
     row["error"] = fault_of(record)
     if record is None or row["error"]:
         return row
+    if not options.keep:  # gigabytes, of half a million samples of CIFAR-10
+        shutil.rmtree(path / "bank", ignore_errors=True)
     found = record["evaluation"]
     return row | {
         "teacher_accuracy": found["accuracy"]["teacher"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing.util
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ TINY = [*SYNTHESIS, *TRAINING, "--student", "mlp:8", "--no-report"]
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Commands run in an empty folder, where bugs leave their logs too, on a terminal without wishes."""
     monkeypatch.chdir(tmp_path)
+    multiprocessing.util.get_temp_dir()  # this process's, which outlives a test, is not to be in its folder
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("CI", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)

@@ -44,6 +44,7 @@ sys.exit(run(sys.argv[1:]))
 
 def torchrun(ranks: int, *arguments: object, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += ["--log-dir", str(folder / "logs")]  # else in the system's folder for temporary files, and left there
     return subprocess.Popen(
         [*command, *(str(word) for word in arguments)],
         cwd=folder,
