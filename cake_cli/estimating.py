@@ -25,6 +25,7 @@ from cake_cli.models.classifier import Classifier
 from cake_cli.planning import Prepared
 from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.choice import Choice
 from cake_cli.synthesis.disagreement import Disagreement
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.sets import SetPlan
@@ -86,7 +87,7 @@ def estimate(prepared: Prepared) -> Estimate:
         disk += 3 * 4 * one.size.parameters  # the student, and a checkpoint with its momentum
         in_rounds = prepared.synthesizes and prepared.plan.rounds > 1 and name == prepared.students[0]
         if in_rounds:
-            seconds["training"] += each * prepared.learned_rows * prepared.work_between
+            seconds["training"] += each * prepared.learned_rows * prepared.work_between + _choice_seconds(prepared)
             disk += (prepared.plan.rounds + 3) * 4 * one.size.parameters  # one a round, and one more checkpoint
         disk += len(prepared.config.student.export) * 4 * one.size.parameters
         if prepared.trains_baseline:
@@ -217,6 +218,23 @@ def _label_seconds(prepared: Prepared) -> float:
 
     spent, rows = _quick_step(wave, plan.groups, plan.set_size * plan.at_once, hardware)
     return spent / rows
+
+
+def _choice_seconds(prepared: Prepared) -> float:
+    """For all starting points that students will choose: drawn more often than wanted, and shown to two of them."""
+    settings, plan, subject, teacher = prepared.config.synthesis, prepared.plan, prepared.subject, prepared.teacher
+    if not prepared.chosen_samples or teacher is None or prepared.architecture is None:
+        return 0.0
+    student = build_student(prepared.architecture, subject.spec.shape, subject.classes).eval().requires_grad_(False)
+    network = prepared.hardware.place(student)
+    engine = baseline_engine(settings, teacher, plan, seed=0, hardware=prepared.hardware)
+    engine = replace(engine, choice=Choice((network, network), prepared.hardware))
+
+    def draw(rows: int) -> None:
+        replace(engine, plan=replace(plan, rows=max(1, rows // plan.groups), at_once=1)).draw(range(1))
+
+    spent, rows = _quick_step(draw, plan.groups, plan.set_size, prepared.hardware)
+    return spent / rows * prepared.chosen_samples
 
 
 def _generative_seconds(prepared: Prepared, engine: Engine) -> float:

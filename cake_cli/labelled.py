@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from cake_cli.distillation.shelf import Shelf
 from cake_cli.events import Reporter
 from cake_cli.methods import baseline_engine
 from cake_cli.models.classifier import Classifier
-from cake_cli.planning import Prepared, rows_side_by_side
+from cake_cli.models.students import load_student
+from cake_cli.planning import Prepared
 from cake_cli.ranks import ALONE, Ranks
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
+from cake_cli.synthesis.choice import CANDIDATES, Choice
 from cake_cli.synthesis.noise import seed_of
 from cake_cli.synthesis.sets import SetPlan, cut
 
@@ -32,12 +35,49 @@ def starts_of_round(
 ) -> list[Part]:
     """The starting points that are learned beside the samples of one round, labelled if that was not done yet.
 
+    Those that students choose are not among them. Arguments and errors are those of `train_student`.
+    """
+    return _beside(prepared, run, bank, number, prepared.sets_beside(number)[0], reporter, ranks)
+
+
+def chosen_of_round(
+    prepared: Prepared,
+    run: RunDirectory,
+    bank: SampleBank | None,
+    number: int,
+    reporter: Reporter,
+    ranks: Ranks = ALONE,
+) -> list[Part]:
+    """Those of a round that its student and that of the round before chose, of `CANDIDATES` times as many.
+
     Arguments and errors are those of `train_student`.
     """
+    sets = prepared.sets_beside(number)[1]
+    return _beside(prepared, run, bank, number, sets, reporter, ranks, chosen=True) if sets else []
+
+
+def _beside(
+    prepared: Prepared,
+    run: RunDirectory,
+    bank: SampleBank | None,
+    number: int,
+    sets: range,
+    reporter: Reporter,
+    ranks: Ranks,
+    *,
+    chosen: bool = False,
+) -> list[Part]:
     if not prepared.noise_samples or prepared.teacher is None:
         return []
+
+    def choice() -> Choice:
+        files = [None if bank is None else bank.student_of(which) for which in (number - 1, number)]
+        before, now = (load_student(file, prepared.architecture) for file in files if file is not None)
+        return Choice((before.on(prepared.hardware), now.on(prepared.hardware)), prepared.hardware)
+
     path, seed = shared_folder(prepared, run, bank) / "beside" / str(number), seed_of(f"{prepared.config.seed}/beside")
-    return _labelled(prepared, prepared.teacher, path, reporter, prepared.noise_plan, number, ranks, seed=seed)
+    plan, choose = prepared.noise_plan, choice if chosen else None
+    return _labelled(prepared, prepared.teacher, path, reporter, plan, sets, ranks, seed=seed, choose=choose)
 
 
 def starts_of_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ranks = ALONE) -> list[Part]:
@@ -49,7 +89,7 @@ def starts_of_baseline(prepared: Prepared, run: RunDirectory, reporter: Reporter
         return []
     path, seed = run.checkpoints / "noise", prepared.config.seed
     plan = replace(prepared.plan, sets=prepared.floor_samples // prepared.plan.set_size, rounds=1)
-    return _labelled(prepared, prepared.teacher, path, reporter, plan, 1, ranks, seed=seed)
+    return _labelled(prepared, prepared.teacher, path, reporter, plan, range(plan.sets), ranks, seed=seed)
 
 
 def shared_folder(prepared: Prepared, run: RunDirectory, bank: SampleBank | None) -> Path:
@@ -65,31 +105,34 @@ def _labelled(
     path: Path,
     reporter: Reporter,
     plan: SetPlan,
-    number: int,
+    sets: range,
     ranks: Ranks,
     *,
     seed: int,
+    choose: Callable[[], Choice] | None = None,
 ) -> list[Part]:
-    """The starting points of a plan's round, labelled by the teacher and not moved; each rank labels a share of them.
+    """The starting points of some sets, labelled by the teacher and not moved; each rank labels a share of them.
 
     As many as a student learns from are the floor that every method must beat: what its steps add is what it is worth.
     How they are cut follows from their number alone, and not from the bank's waves, which a probe may have widened.
     """
-    together = max(1, rows_side_by_side(prepared.hardware) // plan.set_size)
-    plan, sets = replace(plan, at_once=together), plan.rounds_of_sets[number - 1]
-    engine = baseline_engine(prepared.config.synthesis, teacher, plan, seed=seed, hardware=prepared.hardware)
+    together = max(1, prepared.hardware.rows_side_by_side // plan.set_size)
+    plan = replace(plan, at_once=together)
     each = math.ceil(len(sets) / SHELVES)  # of whatever number of ranks, so that any number goes on
     each = each if each < together else math.ceil(each / together) * together
     shelves = [(Shelf(path / str(own.start)), own) for own in cut(sets, each)]
     missing = [(shelf, own) for shelf, own in shelves[ranks.rank :: ranks.world] if not shelf.is_whole]
     if missing:
+        engine = baseline_engine(prepared.config.synthesis, teacher, plan, seed=seed, hardware=prepared.hardware)
+        engine = engine if choose is None else replace(engine, choice=choose())
         count = sum(len(own) for _, own in missing) * plan.set_size
         with reporter.stage("noise", count, "samples") as stage:
             for shelf, own in missing:
                 made = (engine.wave(wave, stage).samples for wave in cut(own, together))
                 shelf.fill(Part(samples.inputs, samples.logits) for samples in made)
             of = "" if ranks.is_alone else f", its part of {len(sets) * plan.set_size:,}"
-            stage.conclude(f"{count:,} starting points labelled by the teacher{of}")
+            best = "" if choose is None else f", chosen of {CANDIDATES * count:,} where two rounds' students differ"
+            stage.conclude(f"{count:,} starting points labelled by the teacher{of}{best}")
     ranks.barrier()
     shape, classes = prepared.subject.spec.shape, prepared.subject.classes
     return [part for shelf, own in shelves for part in shelf.parts(shape, classes, len(own) * plan.set_size)]

@@ -278,3 +278,20 @@ def baseline_engine(
 ) -> Engine:
     """The engine of the floor: the starting points that `settings` ask for, labelled and not moved."""
     return replace(build_engine(settings, teacher, plan, seed=seed, hardware=hardware), steps=0, generator_steps=0)
+
+
+def check_rounds(plan: SetPlan, *, student: bool) -> None:
+    """Refuses rounds of nothing, and those that no student would be between."""
+    if not plan.sets:
+        raise UsageError("--rounds makes samples, and from real data alone none are made", "--samples 20000")
+    if not student:
+        raise UsageError(
+            "rounds need a student that learns between them", "cake distill TEACHER --student cnn --rounds 4"
+        )
+
+
+def check_replay(most: int | None, plan: SetPlan) -> None:
+    """Refuses a replay that does not even hold the samples of one round."""
+    largest = max(map(len, plan.rounds_of_sets)) * plan.set_size
+    if most is not None and most < largest:
+        raise UsageError(f"--replay {most} is less than one round, which has {largest} samples", f"--replay {largest}")

@@ -251,6 +251,7 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
             "epochs": prepared.epochs,
             "noise_samples": prepared.noise_samples,
             "waypoints": prepared.waypoints,
+            "chosen": prepared.chosen,
         },
     )
     if "load" not in run.record["seconds"]:

@@ -14,6 +14,8 @@ from cake_cli.errors import DataError, UsageError
 from cake_cli.hardware import Hardware, pick
 from cake_cli.methods import (
     check_choices,
+    check_replay,
+    check_rounds,
     objective_of,
     passes_of,
     require_gradient,
@@ -40,6 +42,8 @@ DEFAULT_ROUNDS = 8
 
 NOISE_FOR_EACH = 7
 """Starting points that are labelled beside each sample (`Prepared.labels_beside`), unless their number is given."""
+CHOSEN = 0.5
+"""The share of them that students choose (`Prepared.chosen`), unless it is given."""
 WAYPOINTS = 7
 """Points on the way of each sample that are learned beside it (there, too), unless their number is given."""
 NOISE_BYTES = 8 * 2**30
@@ -48,11 +52,6 @@ PLAIN_OF_IMAGES = 4
 """How many times as often a student of images learns that knows nothing of neighbouring pixels; its steps are cheap."""
 DEEP_OF_IMAGES = 2
 """The same of one that has many layers."""
-ROWS_AT_ONCE = {"cpu": 500}
-ROWS_AT_ONCE_ELSEWHERE = 4000
-"""Samples side by side, and in one shard."""
-
-
 NO_SETS = SetPlan(sets=0, rows=1, groups=1, at_once=1)
 """Of a run that learns from real data alone."""
 
@@ -217,6 +216,24 @@ class Prepared:
         return replace(self.plan, sets=-(-given // self.plan.set_size), spread=False)
 
     @property
+    def chosen(self) -> float:
+        """The share of them that students choose, of a round whose predecessors left two."""
+        given = CHOSEN if self.config.training.chosen is None else self.config.training.chosen
+        return given if self.labels_beside else 0.0
+
+    def sets_beside(self, number: int) -> tuple[range, range]:
+        """The sets of starting points of a round: those that are as they were drawn, and those that are chosen."""
+        sets = self.noise_plan.rounds_of_sets[number - 1]
+        plain = len(sets) - (int(self.chosen * len(sets)) if number > 2 else 0)
+        return sets[:plain], sets[plain:]
+
+    @property
+    def chosen_samples(self) -> int:
+        """How many of those labelled beside the samples students choose."""
+        rounds = range(1, 1 + (self.plan.rounds if self.bank is None else self.bank.latest_round))
+        return sum(len(self.sets_beside(number)[1]) for number in rounds) * self.plan.set_size
+
+    @property
     def trains_baseline(self) -> bool:
         """Whether a student of noise will be trained beside: it takes the teacher, and data to show it on.
 
@@ -274,8 +291,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
             config = _within_queries(config, subject)
             plan = _plan(config.synthesis, subject.classes, hardware, student=student)
     if bank is None and (config.synthesis.rounds or 1) > 1:
-        _check_rounds(plan, student=student)
-    _check_replay(config.training.replay, plan)
+        check_rounds(plan, student=student)
+    check_replay(config.training.replay, plan)
     if plan.sets and bank is None and teacher is not None:
         require_gradient(config.synthesis, teacher)
         check_choices(config.synthesis, subject.spec, subject.classes, plan)
@@ -358,11 +375,6 @@ def _within_queries(config: Config, subject: Subject) -> Config:
     return replace(config, synthesis=within_queries(settings, subject.spec, one.set_size))
 
 
-def rows_side_by_side(hardware: Hardware) -> int:
-    """How many samples are made, or starting points labelled, side by side unless anything else says so."""
-    return ROWS_AT_ONCE.get(hardware.device.type, ROWS_AT_ONCE_ELSEWHERE)
-
-
 def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, student: bool) -> SetPlan:
     if settings.samples == 0:
         raise UsageError("--samples 0 makes no bank", "--samples 20000")
@@ -372,7 +384,7 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
         groups=settings.groups,
         set_size=settings.set_size,
         at_once=settings.sets_at_once,
-        rows_at_once=rows_side_by_side(hardware),
+        rows_at_once=hardware.rows_side_by_side,
         rounds=settings.rounds or 1,
     )
     if settings.rounds is None and student and settings.way == "cake":
@@ -380,20 +392,3 @@ def _plan(settings: SynthesisConfig, classes: int, hardware: Hardware, *, studen
     if settings.sets_at_once is None:
         plan = plan.shared_by(Ranks.current().world)
     return replace(plan, spread=settings.time_budget is not None)
-
-
-def _check_rounds(plan: SetPlan, *, student: bool) -> None:
-    """Refuses rounds of nothing, and those that no student would be between."""
-    if not plan.sets:
-        raise UsageError("--rounds makes samples, and from real data alone none are made", "--samples 20000")
-    if not student:
-        raise UsageError(
-            "rounds need a student that learns between them", "cake distill TEACHER --student cnn --rounds 4"
-        )
-
-
-def _check_replay(most: int | None, plan: SetPlan) -> None:
-    """Refuses a replay that does not even hold the samples of one round."""
-    largest = max(map(len, plan.rounds_of_sets)) * plan.set_size
-    if most is not None and most < largest:
-        raise UsageError(f"--replay {most} is less than one round, which has {largest} samples", f"--replay {largest}")

@@ -30,7 +30,7 @@ from cake_cli.distillation.placement import feed_from
 from cake_cli.distillation.pool import Part, Pool
 from cake_cli.errors import RunError
 from cake_cli.events import SILENT, Reporter
-from cake_cli.labelled import starts_of_round
+from cake_cli.labelled import chosen_of_round, starts_of_round
 from cake_cli.lesson import Lesson, heldout_before, of_round
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
@@ -116,7 +116,7 @@ def follow_rounds(prepared: Prepared, run: RunDirectory, ranks: Ranks) -> Sample
     while (told := ranks.share(None)) is not None:
         work, number = told
         if work == STARTS:
-            _unseen_starts(first, run, None, number, SILENT, ranks)
+            _unseen_starts(first, run, SampleBank.open(run.bank_path), number, SILENT, ranks)
         elif work == TRAINING:
             _trained(first, run, SampleBank.open(run.bank_path), number, SILENT, ranks)
         else:
@@ -263,9 +263,14 @@ def _rows(student: nn.Module, pool: Pool, prepared: Prepared) -> Tensor:
 
 
 def _unseen_starts(
-    prepared: Prepared, run: RunDirectory, bank: SampleBank | None, number: int, reporter: Reporter, ranks: Ranks
+    prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, reporter: Reporter, ranks: Ranks
 ) -> list[Part]:
-    """A round's labelled starting points, not learned yet; none where rounds without any could not be compared."""
+    """A round's labelled starting points, not learned yet; none where rounds without any could not be compared.
+
+    Those that students choose, which tell nothing of others, are labelled, too: the first student's, which the rounds
+    follow, and not another's that may learn before it.
+    """
+    chosen_of_round(prepared, run, bank, number, reporter, ranks)
     everywhere = all(prepared.noise_plan.rounds_of_sets)
     return starts_of_round(prepared, run, bank, number, reporter, ranks) if everywhere else []
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cake_cli import config as config_module
 from cake_cli import synthesis_config as synthesis_module
+from cake_cli import training_config as training_module
 from cake_cli.config import Config
 from cake_cli.errors import UsageError, did_you_mean
 from cake_cli.text import is_text
@@ -42,7 +43,7 @@ def field_types() -> dict[str, Any]:
 def descriptions() -> dict[str, str]:
     """The line under every field of the configuration, by dotted key."""
     lines: dict[str, dict[str, str]] = {}
-    for module in (config_module, synthesis_module):
+    for module in (config_module, synthesis_module, training_module):
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.ClassDef):
                 lines[node.name] = dict(_documented_fields(node))

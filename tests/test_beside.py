@@ -14,11 +14,12 @@ import torch
 from cake_cli import pipeline, training
 from cake_cli.config import Config, EvaluationConfig, StudentConfig, TrainingConfig
 from cake_cli.distillation.pool import Part
-from cake_cli.errors import DataError
+from cake_cli.errors import DataError, UsageError
 from cake_cli.estimating import estimate
 from cake_cli.events import SILENT, SilentReporter, Stage
-from cake_cli.labelled import starts_of_baseline
+from cake_cli.labelled import chosen_of_round, starts_of_baseline, starts_of_round
 from cake_cli.lesson import Lesson
+from cake_cli.models.students import load_student
 from cake_cli.planning import NOISE_FOR_EACH, Prepared, prepare
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
@@ -167,6 +168,59 @@ def test_a_round_learns_the_noise_of_all_rounds_so_far(config: Config, tmp_path:
     starts = [part.inputs for part in lesson.learned.parts[-3:]]
     assert [len(rows) for rows in starts] == [30, 30, 30]
     assert not (starts[0] == starts[1]).all(), "each round has its own"
+
+
+def test_from_the_third_round_on_half_are_chosen_by_the_students_so_far(config: Config, tmp_path: Path) -> None:
+    """Those of which they are least of one mind; what the run is judged by beforehand is drawn blindly as ever."""
+    prepared = prepare(with_training(config, noise_samples=1800, epochs=4), student=True)
+    assert [tuple(map(len, prepared.sets_beside(number))) for number in (1, 2, 3)] == [(20, 0), (20, 0), (10, 10)]
+    assert prepared.chosen_samples == 10 * 30
+    run = run_of(prepared.config, tmp_path / "run")
+    bank = SampleBank.open(run.bank_path)
+    plain, chosen = (
+        torch.cat([part.inputs for part in of(prepared, run, bank, 3, SILENT)])
+        for of in (starts_of_round, chosen_of_round)
+    )
+    students = [load_student(bank.student_path(number)) for number in (2, 3)]
+
+    def differ(rows: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            one, other = (student(rows).softmax(dim=1) for student in students)
+        return (one - other).abs().sum(dim=1)
+
+    assert len(plain) == len(chosen) == 300
+    assert differ(chosen).mean() > 1.3 * differ(plain).mean()
+    assert run.record["plan"]["chosen"] == 0.5
+    assert run.record["training_passes"] == {"forward": 1800, "backward": 0}, "candidates cost no label"
+    blind = prepare(with_training(prepared.config, chosen=0.0), student=True)
+    without = RunDirectory.create(tmp_path / "without", blind.config, command="distill", force=False)
+    same = torch.cat([part.inputs for part in starts_of_round(blind, without, None, 3, SILENT)])
+    assert (same[:300] == plain).all()
+    assert chosen_of_round(blind, without, None, 3, SILENT) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "expected"),
+    [
+        ({}, {}, 0.5),
+        ({}, {"chosen": 0.25}, 0.25),
+        ({}, {"chosen": 0}, 0),
+        ({"rounds": 1}, {"chosen": 0.5, "noise_samples": 600}, 0.0),
+        ({"method": "smooth-noise", "rounds": 1}, {"noise_samples": 600}, 0.0),
+    ],
+)
+def test_who_chooses_and_how_many(
+    config: Config, changes: dict[str, object], given: dict[str, object], expected: float
+) -> None:
+    prepared = prepare(with_training(with_synthesis(config, **changes), **given), student=True)
+    assert prepared.chosen == expected
+    rounds = prepared.plan.rounds
+    assert prepared.chosen_samples == (int(expected * 14) * 30 if rounds == 3 else 0)
+
+
+def test_nobody_chooses_all() -> None:
+    with pytest.raises(UsageError, match=r"chosen lies in \[0, 1\)"):
+        TrainingConfig(chosen=1.0)
 
 
 def test_waves_that_a_probe_widened_leave_what_is_labelled_where_it_is(config: Config, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ FLOORS = {
         "spec",
         "config",
         "synthesis_config",
+        "training_config",
         "settings",
         "events",
         "storage",

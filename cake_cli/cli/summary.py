@@ -187,7 +187,8 @@ def _plan_line(prepared: Prepared, cost: Estimate) -> str:
         rounds = f" in {plan.rounds} rounds" if plan.rounds > 1 else ""
         parts.append(f"{plan.samples:,} samples{_steps(config.synthesis)} ({_method(config.synthesis)}){rounds}")
     if prepared.noise_samples:
-        parts.append(f"{prepared.noise_samples:,} starting points labelled beside")
+        chosen = f", {prepared.chosen_samples:,} of them chosen" if prepared.chosen_samples else ""
+        parts.append(f"{prepared.noise_samples:,} starting points labelled beside{chosen}")
     if prepared.waypoints and prepared.synthesizes:
         parts.append(f"{counted(prepared.waypoints, 'points')} on the way of each")
     if prepared.architecture is not None:

@@ -14,6 +14,7 @@ from cake_cli.events import Stage
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.synthesis.ahead import DrawnAhead
+from cake_cli.synthesis.choice import CANDIDATES, Choice
 from cake_cli.synthesis.compiling import compiled
 from cake_cli.synthesis.estimated import Estimator
 from cake_cli.synthesis.generator import Generator
@@ -98,6 +99,8 @@ class Engine:
     """Where samples may lie."""
     redraws: int = 0
     """How often a starting point without a gradient is drawn again."""
+    choice: Choice | None = None
+    """Takes the best of more starting points than are wanted, if given."""
     generator: Generator | None = None
     """Makes the starting points, if given."""
     generator_steps: int = 0
@@ -345,12 +348,20 @@ class Engine:
         ]
         labels = [rows.flatten() for rows in drawn]  # (R, G) -> (B,)
         if self.generator is None:
-            return self._starts(sets, "start"), torch.cat(labels)
+            return self._starts(sets, "start") if self.choice is None else self._best(self.choice, sets), torch.cat(
+                labels
+            )
         starts = [
             self.generator.draw(own, stream(self.seed, index, "latent"), self.rows_per_pass)
             for index, own in zip(sets, labels, strict=True)
         ]
         return torch.cat(starts), torch.cat(labels)
+
+    def _best(self, choice: Choice, sets: range) -> Tensor:
+        """The starting points (P·B, *shape) of the sets that are taken of so many more, each set's of its own."""
+        purposes = ["start", *(f"candidate-{number}" for number in range(1, CANDIDATES))]
+        drawn = (torch.cat([self._starts(range(index, index + 1), each) for each in purposes]) for index in sets)
+        return torch.cat([choice.best(candidates, self.plan.set_size) for candidates in drawn])
 
     def _starts(self, sets: range, purpose: str) -> Tensor:
         """Starting points (P·B, *shape) of the sets, each set's from its own stream for this purpose."""
