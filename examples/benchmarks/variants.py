@@ -46,6 +46,7 @@ PARTS: dict[str, list[str]] = {
     "noise 15": [],
     "noise 31": [],
     "waypoints": [],
+    "choice": ["--set", "training.chosen=0.5"],
     "langevin": ["--noise", "langevin"],
     "curriculum": ["--set", "synthesis.curriculum=true"],
     "balance": ["--set", "training.class_balance=1"],
@@ -60,9 +61,10 @@ noise at many brightnesses and contrasts, with scenes from that, shapes and line
 wherever it leads, with normalised by steps of a given length, with clamp within the range of inputs; with short, a
 quarter of the steps makes four times the samples, with shorter a sixteenth sixteen times; with longer, students learn
 half as many rows again, as they do in rounds; with noise, seven starting points (or the number that follows) are
-labelled and learned beside each sample, and with waypoints seven points on its way, as by default in rounds. With
-curriculum the disagreement's weight rises from round to round; with balance rare classes count for more in training,
-and with entropy sets are drawn to as many samples of each class."""
+labelled and learned beside each sample, and with waypoints seven points on its way, as by default in rounds; with
+choice, students choose half of the starting points of later rounds. With curriculum the disagreement's weight rises
+from round to round; with balance rare classes count for more in training, and with entropy sets are drawn to as many
+samples of each class."""
 
 OLD_LOOP = ("smooth", "rounds", "disagreement", "short")
 EXPOSED_LOOP = ("exposed", "rounds", "disagreement", "shorter", "noise")
@@ -85,6 +87,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "smooth loop, shorter": ("smooth", "rounds", "disagreement", "shorter"),
     "exposed loop": EXPOSED_LOOP,
     "loop": LOOP,
+    "loop, chosen starts": (*LOOP, "choice"),
     "loop, exposed": tuple("exposed" if part == "scenes" else part for part in LOOP),
     "loop, plain descent": tuple(part for part in LOOP if part != "normalised"),
     "loop, no clamp": tuple(part for part in LOOP if part != "clamp"),
@@ -111,6 +114,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "loop, balanced sets": (*LOOP, "entropy"),
     "loop, naive": ("method naive", *LOOP),
 }
-"""`loop` is all that helped together, and the default of `cake distill`: rounds of short walks from scenes to where
-student and teacher differ, with points on the way and labelled starts beside. `exposed loop` and `smooth loop` are the
-defaults before it, the best of what starts had been tried then."""
+"""`loop, chosen starts` is all that helped together, and the default of `cake distill`: rounds of short walks from
+scenes to where student and teacher differ, with points on the way and labelled starts beside, of which students choose
+half. `loop`, which chooses none, `exposed loop` and `smooth loop` are the defaults before it."""
