@@ -143,7 +143,9 @@ def _run_of_one(prepared: Prepared, run: RunDirectory, path: Path, bank: SampleB
     config = replace(
         config,
         student=replace(config.student, architecture=prepared.students[0], others=()),
-        training=replace(config.training, noise_samples=prepared.noise_samples, waypoints=prepared.waypoints),
+        training=replace(
+            config.training, noise_samples=prepared.noise_samples, waypoints=prepared.waypoints, chosen=0.0
+        ),
         synthesis=config.synthesis
         if bank is None
         else replace(config.synthesis, bank=str(bank.path.resolve()), rounds=1),
@@ -251,7 +253,7 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
             "epochs": prepared.epochs,
             "noise_samples": prepared.noise_samples,
             "waypoints": prepared.waypoints,
-            "chosen": prepared.chosen,
+            "chosen_samples": prepared.chosen_samples,
         },
     )
     if "load" not in run.record["seconds"]:

@@ -42,8 +42,6 @@ DEFAULT_ROUNDS = 8
 
 NOISE_FOR_EACH = 7
 """Starting points that are labelled beside each sample (`Prepared.labels_beside`), unless their number is given."""
-CHOSEN = 0.5
-"""The share of them that students choose (`Prepared.chosen`), unless it is given."""
 WAYPOINTS = 7
 """Points on the way of each sample that are learned beside it (there, too), unless their number is given."""
 NOISE_BYTES = 8 * 2**30
@@ -215,16 +213,11 @@ class Prepared:
             given = min(NOISE_FOR_EACH * self.plan.samples, room) if follows else 0
         return replace(self.plan, sets=-(-given // self.plan.set_size), spread=False)
 
-    @property
-    def chosen(self) -> float:
-        """The share of them that students choose, of a round whose predecessors left two."""
-        given = CHOSEN if self.config.training.chosen is None else self.config.training.chosen
-        return given if self.labels_beside else 0.0
-
     def sets_beside(self, number: int) -> tuple[range, range]:
         """The sets of starting points of a round: those that are as they were drawn, and those that are chosen."""
         sets = self.noise_plan.rounds_of_sets[number - 1]
-        plain = len(sets) - (int(self.chosen * len(sets)) if number > 2 else 0)
+        choosing = number > 2 and self.config.synthesis.bank is None  # then two rounds before it left a student
+        plain = len(sets) - (int(self.config.training.chosen * len(sets)) if choosing else 0)
         return sets[:plain], sets[plain:]
 
     @property
@@ -316,7 +309,15 @@ def prepare(config: Config, *, student: bool) -> Prepared:
             class_names=subject.class_names,
         )
     opened = Prepared(config, hardware, subject, teacher, bank, plan, heldout, blueprints, size, load_seconds)
+    _check_chosen(opened)
     return replace(opened, real=real, doubt=doubt)
+
+
+def _check_chosen(prepared: Prepared) -> None:
+    """Refuses a choice among nothing."""
+    if prepared.blueprints and prepared.config.training.chosen and not prepared.chosen_samples:
+        told = "training.chosen is of starting points beside the third round and later ones, and there are none"
+        raise UsageError(told, "--rounds 3 or more, more --samples, or leave it out")
 
 
 def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: SetPlan) -> HeldOut | None:

@@ -51,7 +51,7 @@ _FORM = {
     "student?": (None, _NAMED),
     "config?": {"student?": {"architecture?": str, "others?": [str]}},
     "students?": {str: str},
-    "plan?": {"samples?": int, "noise_samples?": int, "waypoints?": int, "chosen?": float},
+    "plan?": {"samples?": int, "noise_samples?": int, "waypoints?": int},
     "exports?": [{"format": str, "file?": str, "largest_difference": float}],
     "evaluation": (None, {"accuracy": {str: (None, float)}, "agreement": (None, float)}),
 }

@@ -66,9 +66,9 @@ class TrainingConfig:
     """Starting points that are only labelled by the teacher, not moved, to learn beside the bank; by default seven for
     each of its samples, 8 GiB at most, where it is made along the teacher's own gradient in rounds, or too small for
     them, else none."""
-    chosen: float | None = None
+    chosen: float = 0.0
     """Share of those of a round, from the third on, that are chosen of four times as many, where the students of the
-    last two rounds differ most; by default a half where the samples are made in rounds."""
+    last two rounds differ most."""
     waypoints: int | None = None
     """Points on the way of each sample, with the labels that its steps ask for anyway, to learn beside the bank; by
     default up to seven, 8 GiB at most, where it is made in rounds, or too small for them."""
@@ -140,7 +140,7 @@ class TrainingConfig:
             (self.epochs is None or self.epochs > 0, "--epochs must be positive", "--epochs 30"),
             (self.round_epochs is None or self.round_epochs > 0, "round_epochs must be positive", "leave it out"),
             ((self.noise_samples or 0) >= 0, "noise_samples cannot be negative", "--set training.noise_samples=0"),
-            (0 <= (self.chosen or 0) < 1, "chosen lies in [0, 1)", "--set training.chosen=0.5"),
+            (0 <= self.chosen < 1, "chosen lies in [0, 1)", "--set training.chosen=0.5"),
             ((self.waypoints or 0) >= 0, "waypoints cannot be negative", "--set training.waypoints=0"),
             (self.replay is None or self.replay > 0, "--replay must be positive", "leave it out to learn from all"),
             (self.batch_size > 1, "--batch-size must be at least 2", "--batch-size 128"),

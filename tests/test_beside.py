@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cake_cli import pipeline, training
+from cake_cli import estimating, pipeline, training
 from cake_cli.config import Config, EvaluationConfig, StudentConfig, TrainingConfig
 from cake_cli.distillation.pool import Part
 from cake_cli.errors import DataError, UsageError
@@ -170,9 +170,9 @@ def test_a_round_learns_the_noise_of_all_rounds_so_far(config: Config, tmp_path:
     assert not (starts[0] == starts[1]).all(), "each round has its own"
 
 
-def test_from_the_third_round_on_half_are_chosen_by_the_students_so_far(config: Config, tmp_path: Path) -> None:
+def test_from_the_third_round_on_a_share_is_chosen_by_the_students_so_far(config: Config, tmp_path: Path) -> None:
     """Those of which they are least of one mind; what the run is judged by beforehand is drawn blindly as ever."""
-    prepared = prepare(with_training(config, noise_samples=1800, epochs=4), student=True)
+    prepared = prepare(with_training(config, noise_samples=1800, epochs=4, chosen=0.5), student=True)
     assert [tuple(map(len, prepared.sets_beside(number))) for number in (1, 2, 3)] == [(20, 0), (20, 0), (10, 10)]
     assert prepared.chosen_samples == 10 * 30
     run = run_of(prepared.config, tmp_path / "run")
@@ -190,7 +190,7 @@ def test_from_the_third_round_on_half_are_chosen_by_the_students_so_far(config: 
 
     assert len(plain) == len(chosen) == 300
     assert differ(chosen).mean() > 1.3 * differ(plain).mean()
-    assert run.record["plan"]["chosen"] == 0.5
+    assert run.record["plan"]["chosen_samples"] == 300
     assert run.record["training_passes"] == {"forward": 1800, "backward": 0}, "candidates cost no label"
     blind = prepare(with_training(prepared.config, chosen=0.0), student=True)
     without = RunDirectory.create(tmp_path / "without", blind.config, command="distill", force=False)
@@ -200,22 +200,30 @@ def test_from_the_third_round_on_half_are_chosen_by_the_students_so_far(config: 
 
 
 @pytest.mark.parametrize(
-    ("changes", "given", "expected"),
+    ("changes", "given"),
     [
-        ({}, {}, 0.5),
-        ({}, {"chosen": 0.25}, 0.25),
-        ({}, {"chosen": 0}, 0),
-        ({"rounds": 1}, {"chosen": 0.5, "noise_samples": 600}, 0.0),
-        ({"method": "smooth-noise", "rounds": 1}, {"noise_samples": 600}, 0.0),
+        ({"rounds": 2}, {}),
+        ({"rounds": 1}, {"noise_samples": 600}),
+        ({}, {"noise_samples": 0}),
+        ({"gradients": "estimated"}, {}),
     ],
 )
-def test_who_chooses_and_how_many(
-    config: Config, changes: dict[str, object], given: dict[str, object], expected: float
+def test_where_nothing_can_be_chosen_that_is_said(
+    config: Config, changes: dict[str, object], given: dict[str, object]
 ) -> None:
-    prepared = prepare(with_training(with_synthesis(config, **changes), **given), student=True)
-    assert prepared.chosen == expected
-    rounds = prepared.plan.rounds
-    assert prepared.chosen_samples == (int(expected * 14) * 30 if rounds == 3 else 0)
+    asked = with_training(with_synthesis(config, **changes), chosen=0.5, **given)
+    with pytest.raises(UsageError, match=r"training\.chosen is of starting points beside the third round"):
+        prepare(asked, student=True)
+
+
+def test_what_is_chosen_takes_time_that_the_plan_says(config: Config) -> None:
+    """Of candidates that are drawn and shown to two students; nothing is added where none are chosen."""
+    assert estimating._choice_seconds(prepare(config, student=True)) == 0
+    few, many = (
+        prepare(with_training(config, noise_samples=18_000, chosen=share), student=True) for share in (0.1, 0.9)
+    )
+    assert many.chosen_samples == 9 * few.chosen_samples == 5_400
+    assert estimating._choice_seconds(many) > 2 * estimating._choice_seconds(few) > 0
 
 
 def test_nobody_chooses_all() -> None:

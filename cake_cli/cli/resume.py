@@ -83,11 +83,10 @@ def _as_planned(settings: Config, path: Path) -> Config:
     from cake_cli.runs import RunDirectory
 
     planned = RunDirectory.open(path).record.get("plan", {}) if (path / "run.json").is_file() else {}
-    given = settings.training
-    noise = planned.get("noise_samples") if given.noise_samples is None else given.noise_samples
-    ways = planned.get("waypoints") if given.waypoints is None else given.waypoints
-    chosen = planned.get("chosen", 0.0 if planned else None) if given.chosen is None else given.chosen  # once: none
-    return replace(settings, training=replace(given, noise_samples=noise, waypoints=ways, chosen=chosen))
+    noise, ways = settings.training.noise_samples, settings.training.waypoints
+    noise = planned.get("noise_samples") if noise is None else noise
+    ways = planned.get("waypoints") if ways is None else ways
+    return replace(settings, training=replace(settings.training, noise_samples=noise, waypoints=ways))
 
 
 def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks, *, told: Config | None) -> None:

@@ -121,7 +121,7 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
         "teacher_passes": asdict(prepared.planned_passes),
         "noise_samples": prepared.noise_samples,
         "waypoints": prepared.waypoints,
-        "chosen": prepared.chosen_samples,
+        "chosen_samples": prepared.chosen_samples,
         "student_passes": {"forward": asked, "backward": asked},
         "seconds": {name: round(value, 1) for name, value in cost.seconds.items()},
         "disk_bytes": cost.disk,

@@ -243,7 +243,6 @@ def flags_of(cell: Cell, options: argparse.Namespace) -> list[object]:
     epochs = max(1, int(epochs) if "views" in cell.parts else round(epochs))
     flags += ["--samples", samples, "--steps", steps, "--epochs", epochs]
     flags += ["--set", f"training.noise_samples={beside * samples}", "--set", f"training.waypoints={ways}"]
-    flags += [] if "choice" in cell.parts else ["--set", "training.chosen=0"]
     flags += [] if cell.method is None else ["--method", cell.method]
     if "rounds" not in cell.parts:
         flags += ["--rounds", 1]

@@ -114,6 +114,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "loop, balanced sets": (*LOOP, "entropy"),
     "loop, naive": ("method naive", *LOOP),
 }
-"""`loop, chosen starts` is all that helped together, and the default of `cake distill`: rounds of short walks from
-scenes to where student and teacher differ, with points on the way and labelled starts beside, of which students choose
-half. `loop`, which chooses none, `exposed loop` and `smooth loop` are the defaults before it."""
+"""`loop` is all that helped together, and the default of `cake distill`: rounds of short walks from scenes to where
+student and teacher differ, with points on the way and labelled starts beside. `exposed loop` and `smooth loop` are the
+defaults before it, the best of what starts had been tried then."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
@@ -332,21 +331,3 @@ def test_what_is_learned_beside_is_as_the_run_was_planned(cake: Cake, mlp_file: 
     assert outcome.code == 0, outcome.err
     assert record(Path("stopped"))["training_passes"]["forward"] == 0
     assert weights(Path("stopped")) == weights(Path("whole"))
-
-
-def test_an_older_run_whose_students_chose_nothing_ends_so(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
-    words = ("distill", mlp_file, *TINY, "--rounds", "3", "--samples", "90", "--set", "training.chosen=0")
-    assert cake(*words, "-o", "whole").code == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "save_student", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert cake(*words, "-o", "stopped").code == 130
-    config = Path("stopped/config.toml")
-    settings = config.read_text()
-    assert "\nchosen = 0" in settings
-    config.write_text(re.sub(r"(?m)^chosen = 0.*$", "", settings))
-    known = record(Path("stopped"))
-    assert known["plan"].pop("chosen") == 0
-    Path("stopped/run.json").write_text(json.dumps(known))
-    assert cake("resume", "stopped").code == 0
-    assert weights(Path("stopped")) == weights(Path("whole"))
-    assert record(Path("stopped"))["plan"]["chosen"] == 0

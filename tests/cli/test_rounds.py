@@ -37,8 +37,8 @@ def test_what_is_shown(cake: Cake, place: Path, own_folder: Path):
     shown = cake("distill", place / "teacher.onnx", *ROUNDS, "-o", "run")
     assert shown.code == 0
     assert (
-        "90 samples x 2 steps (cake) in 3 rounds, 630 starting points labelled beside, 90 of them chosen, "
-        "1 point on the way of each, 2 epochs and 2 to 0.75 epochs after each round" in shown.err
+        "90 samples x 2 steps (cake) in 3 rounds, 630 starting points labelled beside, 1 point on the way of each, "
+        "2 epochs and 2 to 0.75 epochs after each round" in shown.err
     )
     assert "expected agreement" in shown.err
     assert "its error" in shown.err
