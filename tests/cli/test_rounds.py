@@ -63,8 +63,6 @@ def test_what_is_shown(cake: Cake, place: Path, own_folder: Path):
         ("shard-00001", 1),
         ("round-2.pt", 1),
         ("training.pt", 1),
-        ("shelf.json", 18),
-        ("shelf.json", 21),
     ],
 )
 def test_killed_anywhere_and_gone_on_with(
@@ -77,6 +75,22 @@ def test_killed_anywhere_and_gone_on_with(
     for file in sorted((whole / "bank").glob("*.safetensors")):
         assert digest(Path("run/bank") / file.name) == digest(file), file.name
     assert record(Path("run"))["rounds"] == record(whole)["rounds"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("time", "there"), [(16, [18]), (19, [14, 18, 19, 20])])
+def test_killed_while_students_choose_and_gone_on_with(
+    cake: Cake, place: Path, own_folder: Path, time: int, there: list[int]
+):
+    """At the second of three chosen sets, and at the second of four that are not; seven a round went before."""
+    choosing = ["distill", place / "teacher.onnx", *ROUNDS, "--set", "training.chosen=0.5", "--set", "waypoints=0"]
+    assert cake(*choosing, "-o", "whole").code == 0
+    assert killed(own_folder, [*choosing, "-o", "run"], "shelf.json", time) == -9
+    shelves = [int(file.parent.name) for file in Path("run/checkpoints/beside/3").glob("*/shelf.json")]
+    assert sorted(shelves) == there
+    assert cake("resume", "run").code == 0
+    assert weights(Path("run")) == weights(Path("whole"))
+    assert record(Path("run"))["rounds"] == record(Path("whole"))["rounds"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
