@@ -32,42 +32,18 @@ def starts_of_round(
     number: int,
     reporter: Reporter,
     ranks: Ranks = ALONE,
-) -> list[Part]:
-    """The starting points that are learned beside the samples of one round, labelled if that was not done yet.
-
-    Those that students choose are not among them. Arguments and errors are those of `train_student`.
-    """
-    return _beside(prepared, run, bank, number, prepared.sets_beside(number)[0], reporter, ranks)
-
-
-def chosen_of_round(
-    prepared: Prepared,
-    run: RunDirectory,
-    bank: SampleBank | None,
-    number: int,
-    reporter: Reporter,
-    ranks: Ranks = ALONE,
-) -> list[Part]:
-    """Those of a round that its student and that of the round before chose, of `CANDIDATES` times as many.
-
-    Arguments and errors are those of `train_student`.
-    """
-    sets = prepared.sets_beside(number)[1]
-    return _beside(prepared, run, bank, number, sets, reporter, ranks, chosen=True) if sets else []
-
-
-def _beside(
-    prepared: Prepared,
-    run: RunDirectory,
-    bank: SampleBank | None,
-    number: int,
-    sets: range,
-    reporter: Reporter,
-    ranks: Ranks,
     *,
     chosen: bool = False,
 ) -> list[Part]:
-    if not prepared.noise_samples or prepared.teacher is None:
+    """The starting points that are learned beside the samples of one round, labelled if that was not done yet.
+
+    They are those that were taken as they were drawn, or with `chosen` those that the round's student and the one
+    before it chose of `CANDIDATES` times as many. Rounds count from 1; other arguments, and errors, are those of
+    `train_student`.
+    """
+    drawn, best = prepared.sets_beside(number)
+    sets = best if chosen else drawn
+    if not sets or prepared.teacher is None:
         return []
 
     def choice() -> Choice:

@@ -30,7 +30,7 @@ from cake_cli.distillation.placement import feed_from
 from cake_cli.distillation.pool import Part, Pool
 from cake_cli.errors import RunError
 from cake_cli.events import SILENT, Reporter
-from cake_cli.labelled import chosen_of_round, starts_of_round
+from cake_cli.labelled import starts_of_round
 from cake_cli.lesson import Lesson, heldout_before, of_round
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
@@ -270,7 +270,7 @@ def _unseen_starts(
     Those that students choose, which tell nothing of others, are labelled, too: the first student's, which the rounds
     follow, and not another's that may learn before it.
     """
-    chosen_of_round(prepared, run, bank, number, reporter, ranks)
+    starts_of_round(prepared, run, bank, number, reporter, ranks, chosen=True)
     everywhere = all(prepared.noise_plan.rounds_of_sets)
     return starts_of_round(prepared, run, bank, number, reporter, ranks) if everywhere else []
 

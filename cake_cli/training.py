@@ -24,7 +24,7 @@ from cake_cli.distillation.views import Views
 from cake_cli.errors import DataError, RunError, UsageError
 from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware
-from cake_cli.labelled import chosen_of_round, shared_folder, starts_of_baseline, starts_of_round
+from cake_cli.labelled import shared_folder, starts_of_baseline, starts_of_round
 from cake_cli.lesson import Lesson, compose
 from cake_cli.methods import VALUES_PER_PASS
 from cake_cli.models.blueprint import Blueprint
@@ -106,8 +106,8 @@ def lesson_of(
     """
     beside: list[Part] = []
     for number in range(1, 1 + (1 if bank is None else bank.latest_round)):
-        beside += starts_of_round(prepared, run, bank, number, reporter, ranks)
-        beside += chosen_of_round(prepared, run, bank, number, reporter, ranks)
+        for chosen in (False, True):
+            beside += starts_of_round(prepared, run, bank, number, reporter, ranks, chosen=chosen)
     if prepared.real is not None and prepared.teacher is not None:
         at_once = max(1, VALUES_PER_PASS // prepared.subject.spec.values)
         shelf = Shelf(shared_folder(prepared, run, bank) / "real")

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from cake_cli import estimating, pipeline, training
+from cake_cli import pipeline, training
 from cake_cli.config import Config, EvaluationConfig, StudentConfig, TrainingConfig
 from cake_cli.distillation.pool import Part
-from cake_cli.errors import DataError, UsageError
+from cake_cli.errors import DataError
 from cake_cli.estimating import estimate
 from cake_cli.events import SILENT, SilentReporter, Stage
-from cake_cli.labelled import chosen_of_round, starts_of_baseline, starts_of_round
+from cake_cli.labelled import starts_of_baseline
 from cake_cli.lesson import Lesson
-from cake_cli.models.students import load_student
 from cake_cli.planning import NOISE_FOR_EACH, Prepared, prepare
 from cake_cli.runs import RunDirectory
 from cake_cli.synthesis.bank import SampleBank
@@ -31,8 +30,12 @@ from tests.test_planning import small
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return three_rounds(tmp_path_factory.mktemp("beside"))
+
+
+def three_rounds(folder: Path) -> Config:
     """Three rounds of two sets of thirty samples, and what is learned beside left to the tool."""
-    config = small(save_mlp(tmp_path_factory.mktemp("beside") / "teacher.onnx"))
+    config = small(save_mlp(folder / "teacher.onnx"))
     return replace(
         config,
         synthesis=replace(config.synthesis, samples=180, rounds=3),
@@ -168,67 +171,6 @@ def test_a_round_learns_the_noise_of_all_rounds_so_far(config: Config, tmp_path:
     starts = [part.inputs for part in lesson.learned.parts[-3:]]
     assert [len(rows) for rows in starts] == [30, 30, 30]
     assert not (starts[0] == starts[1]).all(), "each round has its own"
-
-
-def test_from_the_third_round_on_a_share_is_chosen_by_the_students_so_far(config: Config, tmp_path: Path) -> None:
-    """Those of which they are least of one mind; what the run is judged by beforehand is drawn blindly as ever."""
-    prepared = prepare(with_training(config, noise_samples=1800, epochs=4, chosen=0.5), student=True)
-    assert [tuple(map(len, prepared.sets_beside(number))) for number in (1, 2, 3)] == [(20, 0), (20, 0), (10, 10)]
-    assert prepared.chosen_samples == 10 * 30
-    run = run_of(prepared.config, tmp_path / "run")
-    bank = SampleBank.open(run.bank_path)
-    plain, chosen = (
-        torch.cat([part.inputs for part in of(prepared, run, bank, 3, SILENT)])
-        for of in (starts_of_round, chosen_of_round)
-    )
-    students = [load_student(bank.student_path(number)) for number in (2, 3)]
-
-    def differ(rows: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            one, other = (student(rows).softmax(dim=1) for student in students)
-        return (one - other).abs().sum(dim=1)
-
-    assert len(plain) == len(chosen) == 300
-    assert differ(chosen).mean() > 1.3 * differ(plain).mean()
-    assert run.record["plan"]["chosen_samples"] == 300
-    assert run.record["training_passes"] == {"forward": 1800, "backward": 0}, "candidates cost no label"
-    blind = prepare(with_training(prepared.config, chosen=0.0), student=True)
-    without = RunDirectory.create(tmp_path / "without", blind.config, command="distill", force=False)
-    same = torch.cat([part.inputs for part in starts_of_round(blind, without, None, 3, SILENT)])
-    assert (same[:300] == plain).all()
-    assert chosen_of_round(blind, without, None, 3, SILENT) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "given"),
-    [
-        ({"rounds": 2}, {}),
-        ({"rounds": 1}, {"noise_samples": 600}),
-        ({}, {"noise_samples": 0}),
-        ({"gradients": "estimated"}, {}),
-    ],
-)
-def test_where_nothing_can_be_chosen_that_is_said(
-    config: Config, changes: dict[str, object], given: dict[str, object]
-) -> None:
-    asked = with_training(with_synthesis(config, **changes), chosen=0.5, **given)
-    with pytest.raises(UsageError, match=r"training\.chosen is of starting points beside the third round"):
-        prepare(asked, student=True)
-
-
-def test_what_is_chosen_takes_time_that_the_plan_says(config: Config) -> None:
-    """Of candidates that are drawn and shown to two students; nothing is added where none are chosen."""
-    assert estimating._choice_seconds(prepare(config, student=True)) == 0
-    few, many = (
-        prepare(with_training(config, noise_samples=18_000, chosen=share), student=True) for share in (0.1, 0.9)
-    )
-    assert many.chosen_samples == 9 * few.chosen_samples == 5_400
-    assert estimating._choice_seconds(many) > 2 * estimating._choice_seconds(few) > 0
-
-
-def test_nobody_chooses_all() -> None:
-    with pytest.raises(UsageError, match=r"chosen lies in \[0, 1\)"):
-        TrainingConfig(chosen=1.0)
 
 
 def test_waves_that_a_probe_widened_leave_what_is_labelled_where_it_is(config: Config, tmp_path: Path) -> None:

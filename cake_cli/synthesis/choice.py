@@ -36,5 +36,5 @@ class Choice:
         with torch.no_grad(), self.hardware.autocast():
             one, other = (student(rows).float().softmax(dim=1) for student in self.students)  # (N, K)
         differ = (one - other).abs().sum(dim=1).cpu()  # (N,)
-        chosen = differ.topk(min(count, len(differ))).indices
+        chosen = differ.topk(count).indices
         return candidates[chosen.sort().values]

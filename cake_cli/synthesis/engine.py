@@ -348,9 +348,8 @@ class Engine:
         ]
         labels = [rows.flatten() for rows in drawn]  # (R, G) -> (B,)
         if self.generator is None:
-            return self._starts(sets, "start") if self.choice is None else self._best(self.choice, sets), torch.cat(
-                labels
-            )
+            taken = self._starts(sets, "start") if self.choice is None else self._best(self.choice, sets)
+            return taken, torch.cat(labels)
         starts = [
             self.generator.draw(own, stream(self.seed, index, "latent"), self.rows_per_pass)
             for index, own in zip(sets, labels, strict=True)

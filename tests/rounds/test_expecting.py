@@ -41,10 +41,19 @@ def test_the_expected_agreement_is_that_on_starting_points_not_learned_yet(
     asked = rounds.starts_of_round
 
     def kept(
-        prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int, reporter: Reporter, ranks: Ranks
+        prepared: Prepared,
+        run: RunDirectory,
+        bank: SampleBank,
+        number: int,
+        reporter: Reporter,
+        ranks: Ranks,
+        *,
+        chosen: bool = False,
     ) -> list[Part]:
-        starts[number] = asked(prepared, run, bank, number, reporter, ranks)
-        return starts[number]
+        parts = asked(prepared, run, bank, number, reporter, ranks, chosen=chosen)
+        if not chosen:
+            starts[number] = parts
+        return parts
 
     monkeypatch.setattr(rounds, "starts_of_round", kept)
     run = run_of(config, tmp_path / "run")
