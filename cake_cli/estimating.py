@@ -196,7 +196,9 @@ def _synthesis_seconds(prepared: Prepared, teacher: Classifier, against: Disagre
         part = replace(plan, rows=max(1, rows // plan.groups), at_once=1)
         replace(engine, plan=part, steps=min(steps, engine.steps)).wave(range(1), SILENT.stage("probe", 1, ""))
 
-    spent, rows = _quick_step(lambda rows: wave(rows, 1), plan.groups, plan.set_size * plan.at_once, hardware)
+    # all rows of such a wave are one set, and a set that must stay whole goes through the teacher in one pass
+    most = plan.set_size * (1 if engine.least_rows == plan.set_size else plan.at_once)
+    spent, rows = _quick_step(lambda rows: wave(rows, 1), plan.groups, most, hardware)
     if engine.steps <= 1:
         return spent / rows * plan.samples
     step = 3 / 4 * spent  # a gradient step costs about three forward passes, the labels at the end one

@@ -21,6 +21,9 @@ from cake_cli.text import counted
 Layout = Literal["channels_last", "contiguous"]
 """How images lie in memory."""
 
+CPU_ROWS = 500
+"""How many samples a CPU makes at once: more would leave its caches."""
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -37,7 +40,7 @@ class Hardware:
     @property
     def rows_side_by_side(self) -> int:
         """How many samples are made, or starting points labelled, at once unless anything else says so."""
-        return 500 if self.device.type == "cpu" else 4000
+        return CPU_ROWS if self.device.type == "cpu" else 4000
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which teacher and student passes run."""
@@ -70,10 +73,17 @@ class Hardware:
 
 
 def in_layout(module: nn.Module, layout: Layout) -> nn.Module:
-    """The module itself, with its weights in a layout: those of four axes, which alone meet images."""
-    return module._apply(  # type: ignore[no-untyped-call, no-any-return]
-        lambda tensor: tensor.to(memory_format=_FORMATS[layout]) if tensor.dim() == 4 else tensor
-    )
+    """The module itself, with its weights in a layout: those of four axes, which alone meet images.
+
+    What lies in it already stays where it is, as a captured graph needs it. Tensors (O, 1, 1, 1) lie alike in both, and
+    torch, which cannot tell in which, would copy them each time.
+    """
+
+    def laid_out(tensor: Tensor) -> Tensor:
+        alike = tensor.dim() != 4 or tensor.shape[1:].numel() <= 1
+        return tensor if alike else tensor.to(memory_format=_FORMATS[layout])
+
+    return module._apply(laid_out)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def pick(device: str = "auto", precision: Precision = "auto", *, deterministic: bool = False) -> Hardware:

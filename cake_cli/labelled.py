@@ -10,6 +10,7 @@ from pathlib import Path
 from cake_cli.distillation.pool import Part
 from cake_cli.distillation.shelf import Shelf
 from cake_cli.events import Reporter
+from cake_cli.hardware import CPU_ROWS
 from cake_cli.methods import baseline_engine
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.students import load_student
@@ -90,12 +91,13 @@ def _labelled(
     """The starting points of some sets, labelled by the teacher and not moved; each rank labels a share of them.
 
     As many as a student learns from are the floor that every method must beat: what its steps add is what it is worth.
-    How they are cut follows from their number alone, and not from the bank's waves, which a probe may have widened.
+    How they are cut follows from their number alone, so that any number of ranks on any device goes on with them, and
+    not from the bank's waves, which a probe may have widened.
     """
-    together = max(1, prepared.hardware.rows_side_by_side // plan.set_size)
+    together, few = (max(1, rows // plan.set_size) for rows in (prepared.hardware.rows_side_by_side, CPU_ROWS))
     plan = replace(plan, at_once=together)
-    each = math.ceil(len(sets) / SHELVES)  # of whatever number of ranks, so that any number goes on
-    each = each if each < together else math.ceil(each / together) * together
+    each = math.ceil(len(sets) / SHELVES)
+    each = each if each < few else math.ceil(each / few) * few
     shelves = [(Shelf(path / str(own.start)), own) for own in cut(sets, each)]
     missing = [(shelf, own) for shelf, own in shelves[ranks.rank :: ranks.world] if not shelf.is_whole]
     if missing:

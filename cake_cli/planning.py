@@ -317,7 +317,7 @@ def _check_chosen(prepared: Prepared) -> None:
     """Refuses a choice among nothing."""
     if prepared.blueprints and prepared.config.training.chosen and not prepared.chosen_samples:
         told = "training.chosen is of starting points beside the third round and later ones, and there are none"
-        raise UsageError(told, "--rounds 3 or more, more --samples, or leave it out")
+        raise UsageError(told, "--rounds 3 or more, more --samples or training.noise_samples, or leave it out")
 
 
 def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: SetPlan) -> HeldOut | None:

@@ -313,6 +313,7 @@ def _make_waves(
             pass
     if engine.refused is not None:
         reporter.note(f"steps were taken one by one, not as a CUDA graph: {engine.refused}")
+    engine.let_go()
     course.wait_for_all()
 
 

@@ -185,6 +185,21 @@ def test_waves_that_a_probe_widened_leave_what_is_labelled_where_it_is(config: C
     assert sum(len(part.inputs) for part in before) == 120
 
 
+def test_what_one_device_labelled_another_goes_on_with(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU labels 500 at once, others 4,000: 34 sets of thirty are two shelves of either, cut alike."""
+    monkeypatch.setattr("cake_cli.labelled.SHELVES", 2)
+    prepared = prepare(with_training(config, noise_samples=3060), student=True)
+    run = RunDirectory.create(tmp_path / "run", prepared.config, command="distill", force=False)
+    begun = [part.logits.clone() for part in training.starts_of_round(prepared, run, None, 2, SILENT)]
+    monkeypatch.setattr("cake_cli.hardware.Hardware.rows_side_by_side", 4000)
+    monkeypatch.setattr(Engine, "wave", None)  # nothing is labelled again
+    after = [part.logits for part in training.starts_of_round(prepared, run, None, 2, SILENT)]
+    assert sum(map(len, begun)) == 34 * 30
+    assert all((one == other).all() for one, other in zip(begun, after, strict=True))
+
+
 def test_several_students_learn_the_same_noise_labelled_once(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,17 @@ def test_weights_of_five_axes_are_left_as_they_are() -> None:
     assert placed[1].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (5, 1, 3, 3), (4, 6, 1, 1), (5, 1, 1, 1), (1, 1, 1, 1)])
+def test_weights_that_lie_so_already_stay_where_they_are(shape: tuple[int, ...]) -> None:
+    """A captured graph reads them where they were."""
+    module = torch.nn.Module()
+    module.register_buffer("table", torch.randn(shape))
+    for layout in ("channels_last", "contiguous"):
+        hardware = Hardware(torch.device("cpu"), "fp32", layout)
+        where = hardware.place(module).table.data_ptr()
+        assert hardware.place(module).table.data_ptr() == where
+
+
 def test_vectors_have_no_layout() -> None:
     assert Hardware(torch.device("cpu"), "fp32").place_rows(torch.randn(2, 5)).is_contiguous()
 

@@ -83,6 +83,28 @@ def test_an_estimate_grows_with_the_work(prepared: Prepared, monkeypatch: pytest
     assert once.disk > 60 * 4 * 16
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"contrastive": "snn"},
+        {"contrastive": "triplet"},
+        {"entropy_weight": 1.0},
+        {"gradients": "estimated"},
+        {"method": "cake"},
+    ],
+)
+def test_sets_that_stay_whole_are_timed_whole(
+    mlp_file: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object]
+) -> None:
+    """Several sets go side by side, but memory holds only one in a pass, as of large images."""
+    monkeypatch.setattr("cake_cli.methods.VALUES_PER_PASS", 30 * 16)
+    config = small(mlp_file)
+    asked = {"samples": 300, "sets_at_once": 5, **asked}
+    prepared = prepare(replace(config, synthesis=replace(config.synthesis, **asked)), student=False)  # type: ignore[arg-type]
+    assert prepared.plan.at_once * prepared.plan.set_size == 150
+    assert estimate(prepared).seconds["synthesis"] > 0
+
+
 def test_a_student_that_cannot_take_the_input_is_refused_before_anything(mlp_file: Path) -> None:
     config = small(mlp_file)
     with pytest.raises(UsageError, match="lenet5 takes images of 28 to 36 pixels"):

@@ -30,11 +30,21 @@ class Choice:
     """Frozen, in eval mode, on the device of `hardware`."""
     hardware: Hardware
 
-    def best(self, candidates: Tensor, count: int) -> Tensor:
-        """Those `count` of the candidates (N, *shape), on the CPU, that count most, in the order of the candidates."""
-        rows = self.hardware.place_rows(candidates)
-        with torch.no_grad(), self.hardware.autocast():
-            one, other = (student(rows).float().softmax(dim=1) for student in self.students)  # (N, K)
-        differ = (one - other).abs().sum(dim=1).cpu()  # (N,)
+    def best(self, candidates: Tensor, count: int, rows_per_pass: int) -> Tensor:
+        """Those that count most, in the order of the candidates.
+
+        Args:
+            candidates: (N, *shape), on the CPU.
+            count: how many are taken.
+            rows_per_pass: go through a student together: it bounds memory.
+        """
+        differ = torch.cat([self._apart(rows) for rows in torch.split(candidates, rows_per_pass)])  # (N,)
         chosen = differ.topk(count).indices
         return candidates[chosen.sort().values]
+
+    def _apart(self, candidates: Tensor) -> Tensor:
+        """How far the students' probabilities of the rows (n, *shape) lie apart: (n,), on the CPU."""
+        rows = self.hardware.place_rows(candidates)
+        with torch.no_grad(), self.hardware.autocast():
+            one, other = (student(rows).float().softmax(dim=1) for student in self.students)  # (n, K)
+        return (one - other).abs().sum(dim=1).cpu()

@@ -245,8 +245,8 @@ class Engine:
         return revival
 
     def let_go(self) -> None:
-        """Drops the steps that were compiled or captured, whose memory then is free for another engine's."""
-        for kept in ("step", "_first_step", "_plain"):
+        """Drops steps that were compiled or captured, and what was drawn ahead: another engine needs that memory."""
+        for kept in ("step", "_first_step", "_plain", "_ahead"):
             self.__dict__.pop(kept, None)
 
     @cached_property
@@ -360,7 +360,7 @@ class Engine:
         """The starting points (P·B, *shape) of the sets that are taken of so many more, each set's of its own."""
         purposes = ["start", *(f"candidate-{number}" for number in range(1, CANDIDATES))]
         drawn = (torch.cat([self._starts(range(index, index + 1), each) for each in purposes]) for index in sets)
-        return torch.cat([choice.best(candidates, self.plan.set_size) for candidates in drawn])
+        return torch.cat([choice.best(candidates, self.plan.set_size, self.rows_per_pass) for candidates in drawn])
 
     def _starts(self, sets: range, purpose: str) -> Tensor:
         """Starting points (P·B, *shape) of the sets, each set's from its own stream for this purpose."""

@@ -266,6 +266,7 @@ class _Trials:
         return replace(self.engine.planned(replace(step_plan, rows_per_pass=rows)), plan=plan, step_sizes=sizes)
 
     def _walk(self, engine: Engine) -> Walk:
+        engine.teacher.on(engine.hardware)  # before a capture, which reads the weights where they lie then
         sets = range(engine.plan.at_once)
         return engine.begin(sets, *engine.draw(sets))
 

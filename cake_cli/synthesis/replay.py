@@ -7,6 +7,7 @@ wave is copied; a wave of another size is stepped through as usual.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -66,6 +67,17 @@ class ReplayedStep:
         self._own, self._replay, self._terms = own, replay, own.terms
 
 
+@dataclass(frozen=True)
+class _Replay:
+    """Replays a graph, and holds on to the work: its kernels read and write the tensors that the work refers to."""
+
+    graph: torch.cuda.CUDAGraph
+    work: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
 def capture_on(device: torch.device) -> Capture:
     """Captures work as a CUDA graph on a device."""
 
@@ -78,10 +90,10 @@ def capture_on(device: torch.device) -> Capture:
                     work()
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # thread_local: other threads draw starting points and write shards meanwhile
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # a capture that fails leaves its own stream the current one; thread_local: other threads draw starting
+            # points and write shards meanwhile
+            with torch.cuda.stream(current), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 work()
-            replay: Callable[[], None] = graph.replay
-            return replay
+        return _Replay(graph, work)
 
     return capture

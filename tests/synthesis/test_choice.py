@@ -27,9 +27,22 @@ def second(rows: Tensor) -> Tensor:
 
 def test_those_that_differ_most_in_the_order_that_they_came_in(cpu: Hardware) -> None:
     levels = torch.tensor([0.5, -2.0, 1.0, -3.0, 0.0])
-    chosen = Choice((first, second), cpu).best(levels[:, None].expand(5, 3), 2)
+    chosen = Choice((first, second), cpu).best(levels[:, None].expand(5, 3), 2, 5)
     assert chosen.tolist() == [[-2.0] * 3, [-3.0] * 3]
-    assert Choice((second, first), cpu).best(levels[:, None], 3).flatten().tolist() == [-2.0, -3.0, 0.0]
+    for together in (1, 2, 5, 9):
+        choice = Choice((second, first), cpu)
+        assert choice.best(levels[:, None], 3, together).flatten().tolist() == [-2.0, -3.0, 0.0]
+
+
+def test_no_more_go_through_a_student_together_than_may(cpu: Hardware) -> None:
+    seen: list[int] = []
+
+    def student(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows))
+        return second(rows)
+
+    Choice((student, first), cpu).best(torch.zeros(9, 3), 2, 4)
+    assert seen == [4, 4, 1]
 
 
 def test_of_four_times_as_many_each_set_takes_its_best(toy_teacher: Classifier, cpu: Hardware) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -186,6 +187,39 @@ def test_torchscript_is_not_compiled_and_gets_the_rest(
     choice = chosen(long_engine(replace(toy_teacher, module=traced), cpu))
     assert choice.step_plan.layout == "contiguous"
     assert not any(trial.step_plan.compiled for trial in choice.trials)
+
+
+def test_a_capture_sees_the_weights_where_replays_find_them(
+    cpu: Hardware, given: Callable[[Speeds], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best layout so far is another than that of the plain plan, by which a candidate is judged first."""
+    torch.manual_seed(0)
+    module = lenet("lenet5", (1, 32, 32), 4).eval().requires_grad_(False)
+    teacher = Classifier(module=module, spec=InputSpec((1, 32, 32)), classes=4, name="t", sha256="0" * 64)
+    weights = [weight for weight in module.parameters() if weight.dim() == 4]
+    given(lambda plan: 0.5e-3 if plan.layout == "contiguous" else 1e-3)
+    moved: list[bool] = []
+
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        where = [weight.data_ptr() for weight in weights]
+        work()
+
+        def replay() -> None:
+            moved.append([weight.data_ptr() for weight in weights] != where)
+            work()
+
+        return replay
+
+    monkeypatch.setattr("cake_cli.synthesis.engine.capture_on", lambda device: capture)
+    trials = probing._Trials(long_engine(teacher, cpu), 1.0, math.inf, lambda: 0.0)
+    trials.climb(24)
+    trials.attempt(replace(trials.plain, layout="contiguous"))
+    assert trials.best.layout == "contiguous"
+    trials._plain_step = None  # as after a look at another number of rows
+    trials.attempt(replace(trials.best, graphed=True))
+    assert trials.found[-1].verdict == "not faster"
+    assert moved
+    assert not any(moved)
 
 
 def test_a_real_probe_ends_and_measures(toy_teacher: Classifier, cpu: Hardware) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from cake_cli.events import SILENT
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
 from cake_cli.synthesis.engine import Engine
-from cake_cli.synthesis.replay import ReplayedStep
+from cake_cli.synthesis.replay import ReplayedStep, capture_on
 from cake_cli.synthesis.step import Walk
 from tests.synthesis.test_engine import make_engine
 
@@ -111,6 +114,66 @@ def test_running_out_of_memory_is_not_taken_for_a_refusal(toy_teacher: Classifie
     engine = replayed(make_engine(toy_teacher, cpu), refuse)  # type: ignore[arg-type]
     with pytest.raises(torch.OutOfMemoryError):
         engine.wave(range(3), STAGE)
+
+
+def stand_in_for_cuda(monkeypatch: pytest.MonkeyPatch, *, breaks: bool = False) -> list[str]:
+    """Has torch.cuda's streams and graphs do nothing but say which stream is the current one; the stack of those."""
+    current = ["given"]
+
+    @contextmanager
+    def stream(which: str) -> Iterator[None]:
+        before = list(current)
+        current.append(which)
+        try:
+            yield
+        finally:
+            current[:] = before
+
+    class Graph:
+        def __init__(self, graph: object, capture_error_mode: str) -> None:
+            assert capture_error_mode == "thread_local"
+
+        def __enter__(self) -> None:
+            current.append("capturing")
+
+        def __exit__(self, *fault: object) -> None:
+            if breaks:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            current.pop()
+
+    side = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stands in {
+        "device": lambda device: nullcontext(),
+        "current_stream": lambda: side,
+        "Stream": lambda: side,
+        "stream": stream,
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "graph": Graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stands)
+    return current
+
+
+def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_for_cuda(monkeypatch)
+
+    def captured() -> tuple[Callable[[], None], weakref.ref[torch.Tensor]]:
+        read = torch.ones(3)
+        return capture_on(torch.device("cuda:0"))(lambda: read.add_(1) and None), weakref.ref(read)
+
+    replay, read = captured()
+    replay()
+    assert read() is not None
+    del replay
+    assert read() is None
+
+
+def test_a_capture_that_breaks_leaves_the_stream_that_was_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own context leaves the stream that it captured on."""
+    current = stand_in_for_cuda(monkeypatch, breaks=True)
+    with pytest.raises(RuntimeError, match="during capture"):
+        capture_on(torch.device("cuda:0"))(lambda: None)
+    assert current == ["given"]
 
 
 @pytest.mark.gpu

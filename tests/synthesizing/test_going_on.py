@@ -95,3 +95,14 @@ def test_a_collapse_is_an_error_with_advice(config: Config, tmp_path: Path, monk
     with pytest.raises(RunError, match=r"degenerate: the teacher puts 100%") as caught:
         made(config, tmp_path / "bank")
     assert caught.value.fix
+
+
+def test_what_a_round_compiled_or_captured_goes_with_it(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GPU's memory it holds much, and another round's steps need that."""
+    engines: list[Engine] = []
+    before_each_wave(monkeypatch, lambda engine, sets: engines.append(engine))
+    made(config, tmp_path / "bank")
+    assert len(engines) == 5
+    assert not any({"step", "_first_step", "_plain", "_ahead"} & engine.__dict__.keys() for engine in engines)
