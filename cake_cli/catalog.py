@@ -131,6 +131,11 @@ class Wanted:
     """Options that are numbers, where they were given (vit), and those that the name holds (wrn)."""
 
 
+def is_source(text: str) -> bool:
+    """Whether a text of ``--student`` or ``--arch`` is ``FILE.py:FUNCTION``."""
+    return _SOURCE.fullmatch(text) is not None
+
+
 def read_student(text: str) -> Wanted:
     """What a text of ``--student`` means.
 
@@ -141,7 +146,7 @@ def read_student(text: str) -> Wanted:
     base, _, options = text.partition(":")
     if text == "same":
         return Wanted("same", text)
-    if _SOURCE.fullmatch(text):
+    if is_source(text):
         return Wanted("source", text)
     if base == "timm" and not _TIMM.fullmatch(options):
         raise UsageError(f"timm:NAME takes a name of timm, not {options!r}", "--student timm:resnet10t")

@@ -103,14 +103,14 @@ def _copy_bytes(prepared: Prepared) -> int:
     return ("npz" in formats) * (4 * values + 8 * classes + 8) + ("png" in formats) * max(4096, values)
 
 
-def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Estimate]:
+def settle(prepared: Prepared, bank: Path | None, ranks: Ranks) -> tuple[Prepared, Estimate]:
     """What a run will cost, and how many sets it makes where that follows from the cost; all ranks call this together.
 
     A bank that was begun keeps its plan. With a time budget there are as many sets as fit on all ranks together.
 
     Args:
         prepared: of the run.
-        bank: folder where its bank lies or will lie.
+        bank: folder of the bank that is gone on with, if it was begun; None where another is made, whatever lies there.
         ranks: the processes that will share the synthesis.
 
     Raises:
@@ -119,9 +119,8 @@ def settle(prepared: Prepared, bank: Path, ranks: Ranks) -> tuple[Prepared, Esti
     """
     if not prepared.synthesizes:
         return prepared, _shared(estimate(prepared), ranks)
-    begun = (bank / "manifest.json").is_file()
     budget = prepared.config.synthesis.budget_seconds
-    if begun:
+    if bank is not None and (bank / "manifest.json").is_file():
         prepared = replace(prepared, plan=SampleBank.open(bank).plan_for(prepared.plan.samples))
     elif budget is not None:
         whole = prepared.plan

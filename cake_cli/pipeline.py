@@ -9,6 +9,7 @@ from typing import Any
 
 from cake_cli.address import as_address
 from cake_cli.catalog import short_name
+from cake_cli.config import LABELLED_ONLY
 from cake_cli.data import Evaluation, evaluate
 from cake_cli.errors import AgreementMissed, DataError
 from cake_cli.events import SILENT, Reporter
@@ -104,17 +105,12 @@ def _teach_each(
     prepared: Prepared, run: RunDirectory, bank: SampleBank | None, reporter: Reporter, ranks: Ranks
 ) -> None:
     """The stages of several students, each in a run directory of its own below that of the bank."""
-    if "students" not in run.record:
-        folders = {name: f"students/{folder_name(short_name(name))}" for name in prepared.students}
-        if len(set(folders.values())) < len(folders):
-            folders = {name: f"{folder}-{number}" for number, (name, folder) in enumerate(folders.items(), start=1)}
-        run.update(students=folders)
+    run.update(students=_folders(prepared, run.record.get("students", {})))
     for name, folder in run.record["students"].items():
         alone = replace(prepared.for_student(name), bank=bank)
         own = _run_of_one(alone, run, run.path / folder, bank)
         own.clear_leftovers()
-        reported = own.record.get("report") is not None or not prepared.config.evaluation.report
-        if own.record["status"] == "complete" and reported:
+        if own.record["status"] == "complete" and _has_all(own.record, prepared):
             continue
         _describe(alone, own)
         _record_bank(own, bank)
@@ -126,6 +122,26 @@ def _teach_each(
             stopped = isinstance(fault, KeyboardInterrupt)
             own.finish("interrupted" if stopped else "failed", fault=None if stopped else fault)
             raise
+
+
+def _folders(prepared: Prepared, begun: dict[str, str]) -> dict[str, str]:
+    """Where each student's run directory lies below that of the bank: as it was begun, and for others by their name."""
+    named = {name: f"students/{folder_name(short_name(name))}" for name in prepared.students}
+    if not begun and len(set(named.values())) < len(named):
+        return {name: f"{folder}-{number}" for number, (name, folder) in enumerate(named.items(), start=1)}
+    folders = dict(begun)
+    for name in named.keys() - begun.keys():
+        taken = named[name] in folders.values()
+        folders[name] = f"{named[name]}-{len(folders) + 1}" if taken else named[name]
+    return {name: folders[name] for name in prepared.students}
+
+
+def _has_all(record: dict[str, Any], prepared: Prepared) -> bool:
+    """Whether a finished student has what is asked for now: settings of a run may change before it goes on."""
+    asked, exported = prepared.config, {file["format"] for file in record.get("exports", [])}
+    measured = record["evaluation"] is not None or prepared.heldout is None
+    reported = record.get("report") is not None or not asked.evaluation.report
+    return measured and reported and exported >= set(asked.student.export)
 
 
 def _labelled_for_all(prepared: Prepared, run: RunDirectory) -> int:
@@ -144,7 +160,10 @@ def _run_of_one(prepared: Prepared, run: RunDirectory, path: Path, bank: SampleB
         config,
         student=replace(config.student, architecture=prepared.students[0], others=()),
         training=replace(
-            config.training, noise_samples=prepared.noise_samples, waypoints=prepared.waypoints, chosen=0.0
+            config.training,
+            noise_samples=prepared.noise_samples,
+            waypoints=0 if bank else prepared.waypoints,  # they go with the run's checkpoints
+            chosen=0.0,
         ),
         synthesis=config.synthesis
         if bank is None
@@ -249,7 +268,7 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
         plan=asdict(prepared.plan)
         | {
             "samples": prepared.samples,
-            "steps": 0 if prepared.config.synthesis.only_labels else prepared.config.synthesis.steps,
+            "steps": _steps(prepared),
             "epochs": prepared.epochs,
             "noise_samples": prepared.noise_samples,
             "waypoints": prepared.waypoints,
@@ -258,6 +277,12 @@ def _describe(prepared: Prepared, run: RunDirectory) -> None:
     )
     if "load" not in run.record["seconds"]:
         run.add_seconds("load", prepared.load_seconds)
+
+
+def _steps(prepared: Prepared) -> int:
+    """How many gradient steps each sample takes, or took in the bank that is there; 0 where none moves."""
+    made = asdict(prepared.config.synthesis) if prepared.bank is None else prepared.bank.manifest["synthesis"]
+    return 0 if made["method"] in LABELLED_ONLY else int(made["steps"])
 
 
 def _synthesis_record(bank: SampleBank) -> dict[str, Any]:
@@ -326,16 +351,12 @@ def _require_agreement(prepared: Prepared, run: RunDirectory) -> None:
 
     Raises:
         AgreementMissed: if one of them is below it.
-        DataError: if it could not be measured.
     """
     gate = prepared.config.evaluation.min_agreement
-    runs = run.students() or {"student": run}
-    found = {name: own.record["evaluation"] for name, own in runs.items()}
-    if gate is None or None in found.values():
+    if gate is None:
         return
-    agreements = {name: evaluation["agreement"] for name, evaluation in found.items()}
-    if None in agreements.values():
-        raise DataError("agreement cannot be measured without the teacher's file", "--teacher FILE")
+    runs = run.students() or {"student": run}
+    agreements = {name: own.record["evaluation"]["agreement"] for name, own in runs.items()}
     shown = {name: name if name == "student" else short_name(name) for name in agreements}
     low = [f"{shown[name]} and teacher agree on {value:.2%}" for name, value in agreements.items() if value < gate]
     if low:

@@ -329,13 +329,14 @@ def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: S
     """
     settings = config.training
     asked = {
-        "real data": settings.real_data is not None,
-        "changed samples": bool(settings.views),
-        "noise": (settings.noise_samples or 0) > 0,
+        "label real data": settings.real_data is not None,
+        "label changed samples": bool(settings.views),
+        "label noise": (settings.noise_samples or 0) > 0,
+        "measure agreement": config.evaluation.min_agreement is not None,
     }
     for what, wanted in asked.items():
         if wanted and teacher is None:
-            raise UsageError(f"the teacher's file is needed to label {what}", "--teacher FILE")
+            raise UsageError(f"the teacher's file is needed to {what}", "--teacher FILE")
     if settings.noise_samples and not plan.sets:
         raise UsageError("noise_samples go beside a bank, and there is none", "--samples 20000")
     if settings.views:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cake_cli.config import Config
-from cake_cli.data import HeldOut, open_heldout, read_class_map, training_split
+from cake_cli.data import HeldOut, open_heldout, read_class_map, training_split, what_is_read
 from cake_cli.distillation.pool import Part
 from cake_cli.distillation.shelf import Shelf
 from cake_cli.errors import DataError, RunError, UsageError
@@ -31,7 +31,7 @@ def open_real(config: Config, teacher: Classifier) -> HeldOut:
     settings, data = config.training, config.evaluation
     source = settings.real_data or ""
     split = settings.real_split or training_split(source)
-    if data.data is not None and split == data.split and Path(data.data).resolve() == Path(source).resolve():
+    if data.data is not None and what_is_read(source, split) == what_is_read(data.data, data.split):
         raise UsageError(
             f"the student would be measured on {data.data}, which it learns from",
             "--data with other data, or --split with another split",

@@ -290,7 +290,8 @@ def write_toml(config: Config) -> str:
         if value is None:
             lines.append(f"# {name} =")
         elif isinstance(written, list):
-            lines.append(f"{name} = {written}")
+            items = (tomli_w.dumps({"item": item}).strip().removeprefix("item = ") for item in written)
+            lines.append(f"{name} = [{', '.join(items)}]")
         else:
             lines.append(tomli_w.dumps({name: written}).strip())
     return "\n".join(lines).strip() + "\n"

@@ -203,6 +203,8 @@ def check_output(path: Path, *, force: bool, own: bool = False) -> None:
         nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not nearest.is_dir():
             raise UsageError(f"{path} cannot be created: {nearest} is not a folder", "choose another --out")
+        if path.is_dir() and _holds_something(path) and path.name in ("", ".."):
+            raise UsageError(f"{path} is not empty, and cannot be moved aside by that name", "choose another --out")
         if not os.access(nearest, os.W_OK):
             raise UsageError(f"{path} cannot be created: {nearest} is not writable", "choose another --out")
     except OSError as fault:
@@ -288,6 +290,10 @@ def _free_name(path: Path) -> Path:
     return candidate
 
 
-def belongs_to(bank: Path) -> Path:
-    """What is gone on with to finish a bank: the run that it was made in, or the bank itself."""
-    return bank.parent if bank.name == "bank" and (bank.parent / "run.json").is_file() else bank
+def belongs_to(folder: Path) -> Path:
+    """What is gone on with to finish a bank or a run: the run that it is part of, or the folder itself."""
+    above = folder.parent
+    if folder.name == "bank" and (above / "run.json").is_file():
+        return above
+    is_of_several = above.name == "students" and (above.parent / "run.json").is_file()
+    return above.parent if is_of_several and (folder / "run.json").is_file() else folder

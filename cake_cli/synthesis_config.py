@@ -38,7 +38,7 @@ Gradients = Literal["auto", "exact", "estimated"]
 DEFAULT_SAMPLES = 20_000
 STEP_SIZES = {"sgd": (0.1, 4.0), "normalised": (0.3, 0.5), "adam": (0.1, 2.0)}
 """Of each optimizer, where none is given: the step size of the first set, and the powers of ten that it falls."""
-_DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?=\d)(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 
 
 def parse_duration(text: str) -> float:

@@ -128,6 +128,7 @@ def test_a_wrong_type_is_named_with_the_value(key: str, value: Any, said: str):
         ("synthesis.steps", 0, "--steps 0"),
         ("synthesis.time_budget", "1.5h", "is no duration"),
         ("synthesis.time_budget", "0s", "is no duration"),
+        ("synthesis.time_budget", "9" * 5000 + "s", "is no duration"),
         ("synthesis.steps", -1, "--steps"),
         ("synthesis.step_size", float("nan"), "step_size"),
         ("synthesis.tv_weight", -1.0, "tv_weight cannot be negative"),
@@ -269,6 +270,13 @@ def test_toml_and_back(config: Config, tmp_path: Path):
     file = tmp_path / "written.toml"
     file.write_text(write_toml(config), encoding="utf-8")
     assert resolve(file=file) == config
+
+
+@pytest.mark.parametrize("name", ["od'd/n\"et.py:make", "n\\et.py:make", "é, [x].py:make", "tab\t.py:make"])
+def test_any_path_in_a_list_is_read_back(name: str, tmp_path: Path):
+    config = Config(student=StudentConfig("linear", others=(name, "cnn")))
+    (file := tmp_path / "written.toml").write_text(write_toml(config), encoding="utf-8")
+    assert resolve(file=file).student.others == (name, "cnn")
 
 
 def test_written_toml_names_every_key_with_its_meaning():

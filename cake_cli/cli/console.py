@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
@@ -19,6 +20,23 @@ PIPE_WIDTH = 10_000
 """Columns of a table that is not read on a terminal."""
 LEAST_TEXT, GAP = 16, 3
 """Characters of a first column that can still be read, and between two columns."""
+
+
+class Terminal(RichConsole):
+    """Goes on in silence when its reader has gone, as `head` does once it has enough: what is made is on the disk."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich, whose own way is to end the program."""
+        self.quiet = True
+        silence(sys.stderr if self.stderr else sys.stdout)
+
+
+def silence(stream: TextIO | None) -> None:
+    """Has a stream whose reader has gone write to nowhere from now on: the last flush would complain."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
 
 
 class Console:
@@ -40,9 +58,7 @@ class Console:
         self.verbose = verbose
         self.json_output = json_output
         self.mute = not Ranks.current().is_first
-        self.stderr = RichConsole(
-            stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=self.mute
-        )
+        self.stderr = Terminal(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=self.mute)
         self.progress = "none" if self.mute else self._resolve(progress)
 
     def _resolve(self, progress: Progress) -> Progress:
@@ -82,7 +98,7 @@ class Console:
         """
         if (self.quiet and not result) or self.mute:
             return
-        target = RichConsole(highlight=False, markup=False, emoji=False) if result else self.stderr
+        target = Terminal(highlight=False, markup=False, emoji=False) if result else self.stderr
         if not prose and target.is_terminal and _least_width(columns, rows) > target.width:
             for row in rows:
                 target.print(Text(printable(row[0])), soft_wrap=True)
@@ -109,17 +125,20 @@ class Console:
 
     def result(self, text: str) -> None:
         """A line of the result, on stdout."""
-        if self.mute:
-            return
-        sys.stdout.write(printable(text) + "\n")
-        sys.stdout.flush()
+        self._print(printable(text))
 
     def json(self, content: Any) -> None:
         """The result as one JSON object, on stdout."""
-        if self.mute:
+        self._print(printable_json(content))
+
+    def _print(self, text: str) -> None:
+        if self.mute or sys.stdout is None:  # closed, as by `>&-`
             return
-        sys.stdout.write(printable_json(content) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            silence(sys.stdout)
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

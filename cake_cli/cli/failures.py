@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -12,10 +11,10 @@ import traceback
 from collections.abc import Callable
 
 import typer
-from rich.console import Console as RichConsole
 from rich.text import Text
 
 from cake_cli.cli import mistyped
+from cake_cli.cli.console import Terminal, silence
 from cake_cli.errors import CakeError
 from cake_cli.text import printable
 
@@ -40,7 +39,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 def show(what: str, fix: str | None) -> None:
     """``error:`` one sentence, then ``try:`` what to type, on stderr."""
-    console = RichConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Terminal(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(Text("error: ", style="bold red").append(printable(what), style="not bold default"))
     if fix:
         console.print(Text("try:   ", style="bold").append(printable(fix), style="not bold default"))
@@ -113,8 +112,7 @@ def _rank() -> str:
 
 def _nobody_reads() -> int:
     """The reader of stdout has gone, as with `cake students | head`: an end like any other."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
+    silence(sys.stdout)
     return 0
 
 

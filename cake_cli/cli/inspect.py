@@ -258,6 +258,6 @@ def _run(described: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("warning", warning) for warning in described["warnings"]]
     if described["resumable"] and (described["status"] != "running" or described["abandoned"]):
         failed = described["status"] == "failed"
-        again = f"cake resume {as_argument(described['path'])}{', when what failed is mended' if failed else ''}"
+        again = f"cake resume {as_argument(_whole(described))}{', when what failed is mended' if failed else ''}"
         rows.append(("to go on", described["fix"] if failed and described["fix"] else again))
     return rows

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cake_cli.catalog import short_name
 from cake_cli.cli import options as o
 from cake_cli.cli.console import Console
 from cake_cli.config import Config
@@ -37,6 +38,7 @@ def resume(
     from cake_cli.cli.synthesize import make_bank
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
+    from cake_cli.runs import RunDirectory
     from cake_cli.settings import build, read_file
     from cake_cli.storage import belongs_to, holds_only
 
@@ -46,6 +48,9 @@ def resume(
         if belongs_to(path) != path:
             raise DataError(f"{path} is the bank of a run", f"cake resume {as_argument(belongs_to(path))}")
         raise DataError(f"{path} is neither a run nor a bank of cake's own", "cake resume RUN, with a folder of runs/")
+    if is_run and belongs_to(path) != path and not RunDirectory.open(path).was_complete:
+        whose = f"{path} is of one student of a run, whose labels and samples it shares"
+        raise DataError(whose, f"cake resume {as_argument(belongs_to(path))}")
     asked = {} if formats is None else {"synthesis.formats": formats}
     settings = build(read_file(config) | asked, origin=str(config))
     if disagreement is not None and (path / "manifest.json").is_file():
@@ -64,7 +69,7 @@ def resume(
             with held(path) if ranks.is_first else nullcontext():
                 _go_on_with_run(console, settings, path, ranks, told=None if disagreement is None else told)
         else:
-            prepared, _ = plan(console, settings, path, student=False, ranks=ranks)
+            prepared, _ = plan(console, settings, path, student=False, ranks=ranks, goes_on=True)
             make_bank(console, prepared, path, ranks)
 
 
@@ -100,7 +105,7 @@ def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks
         run = RunDirectory.open(path) if begun else RunDirectory.begin(path, settings, command=command)
         if told is not None:
             run.configure(told)
-    prepared, _ = plan(console, settings, path, student=True, ranks=ranks)
+    prepared, _ = plan(console, settings, path, student=True, ranks=ranks, goes_on=True)
     if run is None:
         assist_distillation(prepared, path, ranks)
         return
@@ -110,6 +115,14 @@ def _go_on_with_run(console: Console, settings: Config, path: Path, ranks: Ranks
             f"the teacher's file has changed since {path} was started",
             "put the file back, or start a new run",
         )
+    for name in run.record.get("students", {}):
+        if name not in prepared.students:
+            gone = f"{path} has a student {short_name(name)} that its config.toml no longer names"
+            raise UsageError(gone, "name it there again, or start a new run")
+    new = [name for name in prepared.students if name not in run.record.get("students", {})]
+    if run.was_complete and len(prepared.students) > 1 and new:
+        late = f"{path} is complete, and what {short_name(new[0])} would learn beside its bank is gone"
+        raise UsageError(late, f"cake train {as_argument(path)} --student {as_argument(new[0])}")
     for name, recorded in run.record.get("blueprints", {}).items():
         _require_unchanged(recorded, prepared.blueprints.get(name), path)
     run_distillation(console, prepared, run, ranks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cake_cli.address import as_address
-from cake_cli.catalog import read_student, short_name
+from cake_cli.catalog import is_source, read_student, short_name
 from cake_cli.cli.console import Console, count, duration
 from cake_cli.config import Config
 from cake_cli.errors import AgreementMissed, CakeError, RunError
@@ -50,7 +51,8 @@ def absolute(config: Config) -> Config:
         file, colon, function = path.rpartition(".py:")
         if colon:
             return f"{Path(file).resolve()}{colon}{function}"
-        return str(Path(path).resolve()) if Path(path).exists() else path
+        there = os.path.exists(path)  # noqa: PTH110  (a class map may be longer than the name of any file)
+        return str(Path(path).resolve()) if there else path
 
     def named(student: str | None) -> str | None:
         """An architecture's name is none of a file, whatever lies here."""
@@ -64,7 +66,11 @@ def absolute(config: Config) -> Config:
             others=tuple(named(other) or other for other in config.student.others),
             weights=full(config.student.weights),
         ),
-        teacher=replace(config.teacher, file=full(config.teacher.file)),
+        teacher=replace(
+            config.teacher,
+            file=full(config.teacher.file),
+            arch=full(config.teacher.arch) if is_source(config.teacher.arch or "") else config.teacher.arch,
+        ),
         synthesis=replace(config.synthesis, bank=full(config.synthesis.bank)),
         training=replace(config.training, real_data=full(config.training.real_data)),
         evaluation=replace(
@@ -76,8 +82,13 @@ def absolute(config: Config) -> Config:
     )
 
 
-def plan(console: Console, config: Config, out: Path, *, student: bool, ranks: Ranks) -> tuple[Prepared, Estimate]:
-    """Prepares a run, times a step, and shows what was understood; all ranks call this together."""
+def plan(
+    console: Console, config: Config, out: Path, *, student: bool, ranks: Ranks, goes_on: bool = False
+) -> tuple[Prepared, Estimate]:
+    """Prepares a run, times a step, and shows what was understood; all ranks call this together.
+
+    With `goes_on` what was begun in `out` keeps its plan; else it will be moved aside.
+    """
     from cake_cli.cli.summary import show_plan
     from cake_cli.estimating import require_room, settle
     from cake_cli.planning import prepare
@@ -85,7 +96,8 @@ def plan(console: Console, config: Config, out: Path, *, student: bool, ranks: R
     shown = console.progress == "bar"
     try:
         with console.stderr.status("opening the teacher, timing a step") if shown else nullcontext():
-            prepared, cost = settle(prepare(config, student=student), out / "bank" if student else out, ranks)
+            begun = (out / "bank" if student else out) if goes_on else None
+            prepared, cost = settle(prepare(config, student=student), begun, ranks)
     except KeyboardInterrupt:
         raise Interrupted(UNBEGUN, "the same command") from None
     show_plan(console, prepared, cost, out)
@@ -280,7 +292,7 @@ def _next_command(outcome: dict[str, Any]) -> str:
     if "students" in outcome:
         return f"cake inspect {run}"
     student = outcome["architecture"]
-    code = f" --arch {as_argument(student)}" if student and read_student(student).kind == "source" else ""
+    code = f" --arch {as_argument(student)}" if student and is_source(student) else ""
     return f"cake evaluate {run}{code} --data DATA" if outcome["evaluation"] is None else f"cake inspect {run}"
 
 

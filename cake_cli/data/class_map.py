@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from cake_cli.errors import UsageError
@@ -27,7 +28,7 @@ def read_class_map(given: str | None) -> dict[str, str]:
         return {}
     path = Path(given).expanduser()
     try:
-        is_file = path.is_file()
+        is_file = os.path.isfile(path)  # noqa: PTH113  (a list of pairs may be longer than the name of any file)
         text = path.read_text(encoding="utf-8-sig") if is_file else ""
     except (OSError, UnicodeDecodeError, ValueError) as fault:
         raise UsageError(f"--class-map {given} cannot be read: {fault}", _FORM) from fault

@@ -66,6 +66,19 @@ def open_heldout(
     return _open_file(path, source, spec, model, split=split, label_column=label_column, strict=strict)
 
 
+def what_is_read(source: str, split: str | None) -> tuple[str, str | None]:
+    """The rows that `open_heldout` reads of a source, by whatever name: equal where they are the same.
+
+    Raises:
+        DataError: as `open_heldout`, if a folder has only the training split and none is asked for.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        return canonical(source) or source, split or "test"
+    images = find_idx(path, split) if path.is_dir() else path if is_idx(path) else None
+    return (str(path.resolve()), split) if images is None else (str(images.resolve()), None)
+
+
 def _open_directory(
     path: Path,
     source: str,

@@ -43,7 +43,8 @@ class _Pixels:
 class TableSet:
     """A CSV file as a `HeldOut`; the file is read through once to check it, then again in every pass.
 
-    The first line is a header unless every cell of it is a number. Cells are raw values, in the spec's range; pixels
+    The first line is a header unless its features are numbers, other than 0, 1, 2 ..., and its label is one, too, or
+    text as in the next line. Cells are raw values, in the spec's range; pixels
     that are whole numbers up to 255 are bytes, as such tables of images mostly have them, and scaled to it.
 
     Args:
@@ -60,7 +61,8 @@ class TableSet:
         self.name = str(path)
         self._path = path
         self._fitting = Fitting(spec, self.name)
-        self._delimiter, self._columns, self._has_header = self._read_head()
+        self._delimiter, self._columns, second = self._read_head()
+        self._has_header = self._is_header(second, label_column)
         self._label = self._find_label(label_column)
         labels, pixels = [], _Pixels()
         for features, label in self._rows():
@@ -140,17 +142,32 @@ class TableSet:
             "fill or remove that row; if that column is the label, name it with --label-column",
         )
 
-    def _read_head(self) -> tuple[str, list[str], bool]:
+    def _read_head(self) -> tuple[str, list[str], list[str]]:
+        """The delimiter, and the cells of the first two lines."""
         self._delimiter = ","
         with self._path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             line = file.readline(1 << 20)
         self._delimiter = max(_DELIMITERS, key=line.count)
-        _, head = next(self._lines(), (0, []))
+        head, second, *_ = [[cell.strip() for cell in cells] for _, cells in islice(self._lines(), 2)] + [[], []]
         if len(head) < 2:
             raise DataError(
                 f"{self.name} has no columns of features and label", "give a table with at least two columns"
             )
-        return self._delimiter, [cell.strip() for cell in head], not all(_is_number(cell) for cell in head)
+        return self._delimiter, head, second
+
+    def _is_header(self, second: list[str], label_column: str | None) -> bool:
+        """Whether the first line names the columns: labels may be text, so that a row is not all numbers either."""
+        head, number = self._columns, None if label_column is None else whole_number(label_column)
+        if label_column in head:
+            return True
+        label = len(head) - 1 if number is None or number >= len(head) else number
+        features = [cell for position, cell in enumerate(head) if position != label]
+        if not all(map(_is_number, features)):
+            return True
+        if _is_number(head[label]):
+            return False
+        counted = [str(index) for index in range(len(head))]  # as pandas names columns that have no name
+        return features in (counted[:-1], counted[1:]) or (len(second) > label and _is_number(second[label]))
 
     def _find_label(self, column: str | None) -> int:
         if column is None:

@@ -71,7 +71,7 @@ def write_report(run: RunDirectory) -> Path:
         metrics=tables.metrics(record),
         by_class=tables.by_class(record, labels),
         by_confidence=tables.by_confidence(record),
-        advice=prose.advice_without_evaluation(record, run.path),
+        advice=prose.advice_without_evaluation(record, run.path, config.teacher.arch if config else None),
         rounds=tables.rounds(record),
         cost=tables.cost(record),
         means=tables.means(record),

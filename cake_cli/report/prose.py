@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cake_cli.catalog import is_source
 from cake_cli.report.words import dig, network, number, percent, plural
 
 Record = Mapping[str, Any]
@@ -154,8 +155,9 @@ def limits(record: Record) -> list[Point]:
     return points
 
 
-def advice_without_evaluation(record: Record, run: Path) -> str:
-    """What to type to measure a student that was not."""
-    teacher = dig(record, "teacher", "path")
-    against = ["--against", str(teacher)] if teacher else []
-    return shlex.join(["cake", "evaluate", str(run / "student.safetensors"), "--data", "DATA", *against])
+def advice_without_evaluation(record: Record, run: Path, arch: str | None) -> str:
+    """What to type to measure a student that was not; `arch` is the teacher's `--arch`, where it was given."""
+    teacher, student = dig(record, "teacher", "path"), str(dig(record, "student", "architecture") or "")
+    code = ["--arch", student] if is_source(student) else []
+    against = ["--against", str(teacher), *(["--against-arch", arch] if arch else [])] if teacher else []
+    return shlex.join(["cake", "evaluate", str(run / "student.safetensors"), *code, "--data", "DATA", *against])

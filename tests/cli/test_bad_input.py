@@ -48,6 +48,15 @@ def test_force_moves_aside_only_once_the_run_can_begin(cake: Cake, mlp_file: Pat
     assert not Path("out/mine.txt").exists()
 
 
+@pytest.mark.parametrize("out", [".", "sub/.."])
+def test_a_folder_without_a_name_is_not_moved_aside(cake: Cake, tmp_path: Path, out: str):
+    Path("sub").mkdir()
+    before = snapshot(tmp_path)
+    said = refusal(cake("distill", "no-such-teacher.onnx", *TINY, "-o", out, "--force"), 2)
+    assert "cannot be moved aside by that name" in said
+    assert snapshot(tmp_path) == before
+
+
 @pytest.mark.parametrize("command", ["distill", "synthesize"])
 @pytest.mark.parametrize("force", [[], ["--force"]], ids=["", "force"])
 def test_an_output_that_is_a_file(cake: Cake, command: str, force: list[str]):

@@ -18,7 +18,7 @@ from torch import nn
 from cake_cli.models import speed as timing
 from cake_cli.models.loading import load_classifier
 from cake_cli.spec import InputSpec
-from tests.cli.conftest import refusal
+from tests.cli.conftest import TINY, refusal
 from tests.conftest import DIGITS, Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
@@ -285,6 +285,15 @@ def test_a_class_map_that_is_none(cake: Cake, mlp_file: Path, heldout: Path, giv
     Path("empty.txt").write_text("# nothing\n")
     outcome = cake("evaluate", mlp_file, "--data", heldout, "--class-map", given)
     assert said in refusal(outcome, 2)
+
+
+def test_a_class_map_may_be_longer_than_a_name_of_a_file(cake: Cake, mlp_file: Path, heldout: Path):
+    names = [f"{number}-{'long' * 30}" for number in range(3)]
+    with np.load(heldout) as rows:
+        np.savez("named.npz", x=rows["x"], y=np.array(names)[rows["y"]])
+    given = ",".join(f"{name}={number}" for number, name in enumerate(names))
+    assert cake("evaluate", mlp_file, "--data", "named.npz", "--class-map", given).code == 0
+    assert cake("distill", mlp_file, *TINY, "--data", "named.npz", "--class-map", given, "-o", "run").code == 0
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_a_stopped_run_goes_on_with_real_data(cake: Cake, mlp_file: Path, real: 
         (["--lambda", "0.3"], 2, "--lambda needs real data"),
         (["--real-data", "real.npz", "--views", "flip"], 2, "there are none"),
         (["--real-data", "real.npz", "--data", "real.npz"], 2, "would be measured on real.npz"),
+        (["--real-data", "mnist", "--data", "MNIST", "--split", "train"], 2, "would be measured on MNIST"),
         (["--real-data", "real.npz", "--set", "labels=hard"], 2, "hard labels"),
         (["--real-data", "nowhere"], 4, "nowhere is neither a file"),
         (["--set", "real_split=train"], 2, "are of real data"),

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from cake_cli import pipeline, training
 from cake_cli.locks import held
@@ -18,7 +20,7 @@ from cake_cli.planning import Prepared
 from cake_cli.runs import RunDirectory
 from cake_cli.storage import write_fault
 from cake_cli.synthesis.bank import SampleBank
-from tests.cli.conftest import SYNTHESIS, TINY, record, refusal, snapshot, weights
+from tests.cli.conftest import FAR, SYNTHESIS, TINY, record, refusal, snapshot, weights
 from tests.conftest import Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
@@ -331,3 +333,20 @@ def test_what_is_learned_beside_is_as_the_run_was_planned(cake: Cake, mlp_file: 
     assert outcome.code == 0, outcome.err
     assert record(Path("stopped"))["training_passes"]["forward"] == 0
     assert weights(Path("stopped")) == weights(Path("whole"))
+
+
+def test_code_of_the_teachers_architecture_is_found_from_any_folder(
+    cake: Cake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    Path("net.py").write_text(
+        "from torch import nn\n\n\ndef teach():\n    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))\n",
+        encoding="utf-8",
+    )
+    save_file({"1.weight": torch.randn(3, 16), "1.bias": torch.zeros(3)}, "teacher.safetensors")
+    weights_of = ["teacher.safetensors", "--arch", "net.py:teach", "--input-shape", "1,4,4", "--classes", "3"]
+    assert cake("distill", *weights_of, *TINY, *FAR, "-o", "run").code == 0
+    assert f'arch = "{tmp_path}/net.py:teach"' in Path("run/config.toml").read_text(encoding="utf-8")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert cake("resume", "../run").code == 0
+    assert cake("distill", "--config", "../run/run.json", "-o", "again").code == 0

@@ -115,3 +115,80 @@ def test_all_are_looked_at_before_anything_is_made(cake: Cake, mlp_file: Path, n
     students = [part for name in names for part in ("--student", name)]
     assert said in refusal(cake("distill", mlp_file, *SYNTHESIS, *students, "-o", "run"), code)
     assert not Path("run").exists()
+
+
+def stopped_at(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch, whose: str, *arguments: object) -> Path:
+    """A run of `mlp:8` and `linear` that was interrupted when a student had learned: `config.toml` can be edited."""
+    finish = RunDirectory.finish
+
+    def struck(run: RunDirectory, status: str, **given: object) -> None:
+        finish(run, status, **given)  # type: ignore[arg-type]
+        if run.path.name == whose and status == "complete":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "finish", struck)
+        assert cake("distill", mlp_file, *SYNTHESIS, *BOTH, *arguments, "-o", "both").code == 130
+    return Path("both/config.toml")
+
+
+def edit(config: Path, before: str, after: str) -> None:
+    text = config.read_text(encoding="utf-8")
+    assert text.count(before) == 1
+    config.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def test_a_student_that_is_named_later_learns_too(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
+    config = stopped_at(cake, mlp_file, monkeypatch, "mlp-8")
+    edit(config, '["linear"]', '["linear", "mlp:4"]')
+    assert cake("resume", "both").code == 0
+    assert record(Path("both"))["students"] == {
+        "mlp:8": "students/mlp-8",
+        "linear": "students/linear",
+        "mlp:4": "students/mlp-4",
+    }
+    assert Path("both/students/mlp-4/student.safetensors").is_file()
+    edit(config, '"mlp:4"]', '"mlp:4", "mlp:6"]')
+    said = refusal(cake("resume", "both"), 2)
+    assert "both is complete, and what mlp:6 would learn" in said
+    assert "cake train both --student mlp:6" in said
+
+
+def test_a_student_that_is_named_no_longer_is_missed(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
+    edit(stopped_at(cake, mlp_file, monkeypatch, "mlp-8"), '["linear"]', '["mlp:4"]')
+    assert "both has a student linear that its config.toml no longer names" in refusal(cake("resume", "both"), 2)
+
+
+def test_what_is_asked_later_is_asked_of_finished_students_too(
+    cake: Cake, mlp_file: Path, heldout: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = stopped_at(cake, mlp_file, monkeypatch, "mlp-8", "--no-baseline")
+    edit(config, "# data =", f'data = "{heldout}"')
+    edit(config, "# min_agreement =", "min_agreement = 1.0")
+    edit(config, "export = []", 'export = ["torchscript"]')
+    assert cake("resume", "both").code == 7
+    for name in ("mlp-8", "linear"):
+        found = record(Path("both/students") / name)
+        assert found["evaluation"]["agreement"] < 1
+        assert [file["format"] for file in found["exports"]] == ["torchscript"]
+
+
+def test_one_of_several_is_gone_on_with_by_its_run(cake: Cake, mlp_file: Path, monkeypatch: pytest.MonkeyPatch):
+    append = RunDirectory.append_metrics
+
+    def struck(run: RunDirectory, name: str, **figures: float) -> None:
+        append(run, name, **figures)
+        if run.path.name == "linear":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "append_metrics", struck)
+        assert cake("distill", mlp_file, *SYNTHESIS, *BOTH, "-o", "both").code == 130
+    assert "cake resume both\n" in cake("inspect", "both/students/linear").out
+    said = refusal(cake("resume", "both/students/linear"), 4)
+    assert "is of one student of a run" in said
+    assert "cake resume both\n" in said
+    assert cake("resume", "both").code == 0
+    assert cake("resume", "both/students/linear").code == 0, "it is complete"
+    again = cake("distill", "--config", "both/students/linear/config.toml", "-o", "again")
+    assert again.code == 0, again.err

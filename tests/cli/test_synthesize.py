@@ -12,7 +12,7 @@ from cake_cli import estimating
 from cake_cli.locks import held
 from cake_cli.storage import sha256
 from cake_cli.synthesis.bank import SampleBank
-from tests.cli.conftest import SYNTHESIS, digest, refusal, snapshot
+from tests.cli.conftest import SYNTHESIS, TINY, digest, refusal, snapshot
 from tests.conftest import Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
@@ -83,6 +83,18 @@ def test_a_generator_stays_with_its_bank(cake: Cake, mlp_file: Path):
     assert "60 samples x 2 updates of a generator (generative)" in outcome.err
     assert Path("bank/generator.safetensors").exists()
     assert cake("train", "bank", "--student", "mlp:8", "--epochs", "1", "--no-report").code == 0
+
+
+def test_a_bank_that_is_moved_aside_has_no_say_in_the_next(cake: Cake, mlp_file: Path, bank: Path, distilled: Path):
+    other = ["--samples", "90", "--steps", "2", "--set", "set_size=15"]
+    assert cake("synthesize", mlp_file, *other, "-o", bank, "--force", "--dry-run").code == 0
+    assert cake("synthesize", mlp_file, *other, "-o", bank, "--force").code == 0
+    plan = json.loads((bank / "manifest.json").read_text())["plan"]
+    assert (plan["sets"], plan["rows"] * plan["groups"]) == (6, 15)
+    again = cake("distill", mlp_file, *TINY, "--samples", "90", "--rounds", "3", "-o", distilled, "--force")
+    assert again.code == 0
+    plan = json.loads((distilled / "bank/manifest.json").read_text())["plan"]
+    assert (plan["sets"], plan["rounds"]) == (3, 3)
 
 
 def test_print_config_needs_no_teacher(cake: Cake):

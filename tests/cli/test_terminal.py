@@ -17,7 +17,7 @@ import pytest
 from cake_cli.cli import progress
 from cake_cli.cli.console import Console, count, duration, printable, size
 from cake_cli.cli.progress import rate_text, reporter_of
-from tests.cli.conftest import SYNTHESIS, TINY, TRAINING
+from tests.cli.conftest import SYNTHESIS, TINY, TRAINING, record
 from tests.conftest import Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
@@ -153,13 +153,40 @@ def test_printable_keeps_words_and_lines():
 
 @pytest.mark.parametrize("arguments", [["students"], ["students", "--json"], ["recipes", "paper"], ["--help"]])
 def test_a_reader_that_goes_away_is_no_failure(arguments: list[str]):
+    def ended(stdout: int) -> tuple[int, str]:
+        command = [sys.executable, "-m", "cake_cli", *arguments]
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+        return done.returncode, done.stderr
+
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "cake_cli", *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
-    )
+    code, said = ended(writing)
     os.close(writing)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (code, said) == ended(subprocess.DEVNULL)
+    assert code == 0
+    assert "error" not in said
+
+
+@pytest.mark.parametrize("gate", [0.0, 1.0])
+def test_a_run_goes_on_without_its_readers(mlp_file: Path, heldout: Path, gate: float):
+    """`cake distill ... 2>&1 | head -1`: what is made is on the disk, and the exit code is still the run's."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    asked = [mlp_file, *TINY, "--data", heldout, "--min-agreement", str(gate), "-o", "run"]
+    command = [sys.executable, "-m", "cake_cli", "distill", *map(str, asked)]
+    done = subprocess.run(command, stdout=writing, stderr=writing, check=False)
+    os.close(writing)
+    assert done.returncode == (7 if gate else 0)
+    assert record(Path("run"))["status"] == "complete"
+
+
+@pytest.mark.parametrize("arguments", [["recipes", "paper"], ["students"], ["students", "--json"]])
+def test_a_closed_output_is_no_failure(arguments: list[str]):
+    closed = "import os, sys; os.close(1); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-c", closed, sys.executable, "-m", "cake_cli", *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert "error" not in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

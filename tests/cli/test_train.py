@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TINY, TRAINING, record, snapshot, weights
+from tests.cli.conftest import TINY, TRAINING, record, refusal, snapshot, weights
 from tests.conftest import Outcome
 
 Cake = Callable[..., Outcome]
@@ -62,10 +62,16 @@ def test_waypoints_of_a_bank_that_was_made_before_are_refused_before_anything_is
     assert not Path("run").exists()
 
 
+def test_the_steps_that_are_told_are_those_of_the_bank(cake: Cake, mlp_file: Path, bank: Path):
+    assert cake("distill", mlp_file, *STUDENT, "--bank", bank, "--steps", "5", "-o", "run").code == 0
+    assert record(Path("run"))["plan"]["steps"] == 2
+
+
 def test_a_gate_that_cannot_be_measured_is_said(cake: Cake, bank: Path, heldout: Path):
-    outcome = cake("train", bank, *STUDENT, "--data", heldout, "--min-agreement", "0.5")
-    assert outcome.code in (2, 4)
-    assert "--teacher" in outcome.err
+    said = refusal(cake("train", bank, *STUDENT, "--data", heldout, "--min-agreement", "0.5", "-o", "run"), 2)
+    assert "the teacher's file is needed to measure agreement" in said
+    assert "--teacher FILE" in said
+    assert not Path("run").exists(), "before anything is trained"
 
 
 @pytest.mark.parametrize("bounds", [["min_step_size=1e9"], ["max_step_size=1e-30"]])

@@ -1,6 +1,6 @@
 import pytest
 
-from cake_cli.data import open_heldout
+from cake_cli.data import open_heldout, what_is_read
 from cake_cli.errors import CakeError, DataError
 from cake_cli.spec import InputSpec
 
@@ -57,3 +57,16 @@ def test_rubbish_is_never_a_traceback(tmp_path, name, content):
         open_heldout(str(tmp_path / name), SPEC, 5)
     assert caught.value.exit_code in (4, 5)
     assert "\n" not in caught.value.what
+
+
+def test_the_same_rows_by_whatever_name(tmp_path):
+    for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
+        (tmp_path / name).write_bytes(bytes([0, 0, 8, 3]) + bytes(12))
+    folder, train = str(tmp_path), str(tmp_path / "train-images-idx3-ubyte")
+    assert what_is_read(train, None) == what_is_read(train, "train") == what_is_read(folder, "train")
+    assert what_is_read(folder, None) == what_is_read(str(tmp_path / "t10k-images-idx3-ubyte"), None)
+    assert what_is_read(folder, None) != what_is_read(folder, "train")
+    assert what_is_read("mnist", None) == what_is_read("MNIST", "test") != what_is_read("mnist", "train")
+    (tmp_path / "a.npz").touch()
+    assert what_is_read(f"{folder}/a.npz", "val") == what_is_read(f"{folder}/./a.npz", "val")
+    assert what_is_read(f"{folder}/a.npz", "val") != what_is_read(f"{folder}/a.npz", None)

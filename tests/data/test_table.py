@@ -52,6 +52,29 @@ def test_without_a_header(save, spec, read_all):
     assert read_all(open_heldout(save("1,2,3\n0,4,5\n"), spec, 2, label_column="0"))[1].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("5.1,3.5,setosa\n7.0,3.2,versicolor\n", 2),
+        ("5.1,3.5,setosa\n", 1),
+        ("0,1,kind\n7.0,3.2,setosa\n6.1,3.0,versicolor\n", 2),
+        ("1,2,kind\n7.0,3.2,setosa\n6.1,3.0,versicolor\n", 2),
+        ("10,20,label\n7.0,3.2,0\n6.1,3.0,1\n", 2),
+    ],
+)
+def test_labels_that_are_text_are_not_taken_for_a_header(save, spec, read_all, text, rows):
+    heldout = open_heldout(save(text), spec, rows)
+    assert heldout.samples == rows == len(read_all(heldout)[1])
+    assert ("no header" in "".join(heldout.notes)) == text.startswith("5.1")
+
+
+def test_a_label_column_that_is_named_has_a_header(save, spec, read_all):
+    heldout = open_heldout(save("10,kind,20\n7.0,setosa,3.2\n6.1,versicolor,3.0\n"), spec, 2, label_column="kind")
+    assert read_all(heldout)[1].tolist() == [0, 1]
+    first = open_heldout(save("setosa,7.0,3.2\nversicolor,6.1,3.0\n"), spec, 2, label_column="0")
+    assert first.samples == 2
+
+
 def test_images_as_rows(save, read_all):
     heldout = open_heldout(save("0,0.25,0.5,1,0\n"), InputSpec(shape=(1, 2, 2)), 2)
     assert read_all(heldout)[0].tolist() == [[[[0, 0.25], [0.5, 1.0]]]]

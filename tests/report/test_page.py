@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cake_cli.report import prose
 from cake_cli.report.page import write_report
 from cake_cli.runs import RunDirectory
 from cake_cli.spec import InputSpec
@@ -124,6 +125,14 @@ def test_without_held_out_data(tmp_path: Path) -> None:
     assert "94.1 %" in page.text
     assert "are not known" in page.text
     assert "--against examples/digits/teacher.onnx" in page.text
+
+
+@pytest.mark.parametrize("arch", [None, "net.py:teach"])
+def test_what_to_type_to_measure_a_student_of_own_code(tmp_path: Path, arch: str | None) -> None:
+    record = {"teacher": {"path": "t.safetensors"}, "student": {"architecture": "my net.py:make"}}
+    said = prose.advice_without_evaluation(record, tmp_path, arch)
+    assert f"{tmp_path}/student.safetensors --arch 'my net.py:make' --data DATA --against t.safetensors" in said
+    assert said.endswith(" --against-arch net.py:teach" if arch else "t.safetensors")
 
 
 def test_without_a_noise_baseline(tmp_path: Path) -> None:
