@@ -182,7 +182,7 @@ class EvaluationConfig:
     download: bool = False
     """Allow a torchvision data set to be downloaded."""
     baseline: bool = True
-    """Train the same student on as many starting points, labelled by the teacher but not moved: the floor."""
+    """With held-out data, train the same student on as many starting points, labelled and not moved: the floor."""
     report: bool = True
     """Write report.html and its pictures."""
     min_agreement: float | None = None
