@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cake_cli.config import (
+    DEFAULT_SAMPLES,
     TV_WEIGHT,
     Config,
     EvaluationConfig,
@@ -329,6 +330,16 @@ def test_the_papers_recipes_are_the_references_settings(name: str):
     assert found.redraws == 0, "and starts where it starts"
     assert found.rounds == 1
     assert found.outside_contract == ()
+
+
+def test_many_labels_cost_what_the_default_costs():
+    found, default = resolve(recipe="many-labels"), Config()
+    assert found.synthesis.samples is not None
+    assert found.training.noise_samples is not None
+    walks, whole = (samples * (2 * found.synthesis.steps + 1) for samples in (found.synthesis.samples, DEFAULT_SAMPLES))
+    assert walks + found.training.noise_samples == pytest.approx(whole + 7 * DEFAULT_SAMPLES, rel=0.02)
+    changed = {key for key, value in flatten(found).items() if value != flatten(default)[key]}
+    assert changed == {"synthesis.samples", "training.noise_samples", "training.chosen", "training.epochs"}
 
 
 @pytest.mark.parametrize("name", ["paper", "paper-mnist", "paper-cifar"])

@@ -45,8 +45,10 @@ PARTS: dict[str, list[str]] = {
     "noise 3": [],
     "noise 15": [],
     "noise 31": [],
+    "noise 80": [],
     "waypoints": [],
     "choice": ["--set", "training.chosen=0.5"],
+    "much choice": ["--set", "training.chosen=0.8"],
     "langevin": ["--noise", "langevin"],
     "curriculum": ["--set", "synthesis.curriculum=true"],
     "balance": ["--set", "training.class_balance=1"],
@@ -62,9 +64,9 @@ wherever it leads, with normalised by steps of a given length, with clamp within
 quarter of the steps makes four times the samples, with shorter a sixteenth sixteen times; with longer, students learn
 half as many rows again, as they do in rounds; with noise, seven starting points (or the number that follows) are
 labelled and learned beside each sample, and with waypoints seven points on its way, as by default in rounds; with
-choice, students choose half of the starting points of later rounds. With curriculum the disagreement's weight rises
-from round to round; with balance rare classes count for more in training, and with entropy sets are drawn to as many
-samples of each class."""
+choice, students choose half of the starting points of later rounds, with much choice four fifths. With curriculum the
+disagreement's weight rises from round to round; with balance rare classes count for more in training, and with entropy
+sets are drawn to as many samples of each class."""
 
 OLD_LOOP = ("smooth", "rounds", "disagreement", "short")
 EXPOSED_LOOP = ("exposed", "rounds", "disagreement", "shorter", "noise")
@@ -96,6 +98,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "loop, 3 labels beside": tuple("noise 3" if part == "noise" else part for part in LOOP),
     "loop, 15 labels beside": tuple("noise 15" if part == "noise" else part for part in LOOP),
     "loop, 31 labels beside": tuple("noise 31" if part == "noise" else part for part in LOOP),
+    "loop, many labels": (*("noise 80" if part == "noise" else part for part in LOOP), "much choice"),
     "loop, no disagreement": tuple(part for part in LOOP if part != "disagreement"),
     "loop, in one go": tuple(part for part in LOOP if part not in ("rounds", "disagreement")),
     "loop, 128 steps": tuple(part for part in LOOP if part != "shorter"),
