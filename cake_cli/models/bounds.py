@@ -77,7 +77,8 @@ def _of_convolution(
 ) -> int:  # fmt: skip
     elements = len(x) * (weight.shape[1] * groups if transposed else len(weight))
     for axis, size in enumerate(x.shape[2:]):
-        reach = dilation[axis % len(dilation)] * (weight.shape[2 + axis] - 1) + output_padding[axis % len(dilation)] + 1
+        more = output_padding[axis % len(output_padding)]  # each list has a number an axis, or one for all
+        reach = dilation[axis % len(dilation)] * (weight.shape[2 + axis] - 1) + more + 1
         grown = (size - 1) * stride[axis % len(stride)] + reach
         elements *= max(0, grown if transposed else size + 2 * padding[axis % len(padding)])
     return elements

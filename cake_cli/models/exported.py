@@ -14,7 +14,7 @@ from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.archive import require_sound_archive
 from cake_cli.models.attached import read_attached
-from cake_cli.models.layouts import Attempt, find_layout, last_line
+from cake_cli.models.layouts import Attempt, find_layout, last_line, puts_back
 from cake_cli.models.opened import OpenedModel, OutputKind
 from cake_cli.spec import format_shape
 
@@ -54,10 +54,7 @@ def open_exported(path: Path, settings: TeacherConfig) -> OpenedModel:
         )
     program = _load(path)
     shape = _input(path, program)
-    graph = program.module()
-    mends = _undo_training(graph.graph)
-    kind = _take_off_tail(graph.graph)
-    module = Exported(graph)
+    module, mends = _module(program)
     batch, *row = shape
     form = _row(path, row, settings)
     tries: list[Attempt] = [(form, 3), (form, 1)]
@@ -66,6 +63,14 @@ def open_exported(path: Path, settings: TeacherConfig) -> OpenedModel:
     if not row:
         tries = [((int(batch),), 0)]
     layout = find_layout(module, tries, output=settings.output)
+    kind: OutputKind = "logits"
+    if layout.scores is None:
+        bare, _ = _module(program)
+        kind = _take_off_tail(bare.program)
+        if kind != "logits" and puts_back(kind, bare, layout.module, layout):
+            layout = find_layout(bare, [(layout.shape, layout.tried)])
+        else:
+            kind = "logits"
     return OpenedModel(
         module=layout.module,
         input_shape=layout.shape,
@@ -85,14 +90,14 @@ def open_exported(path: Path, settings: TeacherConfig) -> OpenedModel:
 class Exported(nn.Module):
     """An exported graph that stays as it is in ``eval()``, which it would refuse, and moves between devices."""
 
-    def __init__(self, graph: torch.fx.GraphModule) -> None:
+    def __init__(self, program: torch.fx.GraphModule) -> None:
         super().__init__()
-        graph.recompile()
-        self.graph = graph
+        program.recompile()
+        self.program = program  # not graph: torch's own modules have one, and exporters look there
 
     def forward(self, rows: Tensor) -> Any:
         """(N, *shape) to whatever the file returns."""
-        return self.graph(rows)
+        return self.program(rows)
 
     def train(self, mode: bool = True) -> Exported:
         """Sets the flag of this wrapper only."""
@@ -102,12 +107,22 @@ class Exported(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Exported:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = fn(torch.empty(0)).device
-        nodes = [node for node in self.graph.graph.nodes if isinstance(node.kwargs.get("device"), torch.device)]
+        nodes = [node for node in self.program.graph.nodes if isinstance(node.kwargs.get("device"), torch.device)]
         for node in nodes:
             node.kwargs = {**node.kwargs, "device": device}
         if nodes:
-            self.graph.recompile()
+            self.program.recompile()
         return self
+
+
+def _module(program: torch.export.ExportedProgram) -> tuple[Exported, list[str]]:
+    """The program in float32 and eval mode, and what had to be mended."""
+    graph = program.module()
+    mends = _undo_training(graph.graph)
+    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in graph.state_dict().values()):
+        graph = graph.float()
+        mends.append("weights to float32")
+    return Exported(graph), mends
 
 
 def _load(path: Path) -> torch.export.ExportedProgram:
@@ -166,11 +181,12 @@ def _undo_training(graph: torch.fx.Graph) -> list[str]:
     return [f"exported in training mode: {changed} layers put in eval mode"] if changed else []
 
 
-def _take_off_tail(graph: torch.fx.Graph) -> OutputKind:
-    """Lets the graph return what goes into its final softmax, log-softmax or sigmoid, if it has one output.
+def _take_off_tail(program: torch.fx.GraphModule) -> OutputKind:
+    """Lets a program return what goes into its final softmax, log-softmax or sigmoid, if it has one output.
 
     Operators that only change the shape may stand after it.
     """
+    graph = program.graph
     reader = next(node for node in graph.nodes if node.op == "output")
     returned: Any = reader.args[0]
     last = returned[0] if isinstance(returned, (tuple, list)) and len(returned) == 1 else returned
@@ -182,6 +198,7 @@ def _take_off_tail(graph: torch.fx.Graph) -> OutputKind:
     reader.replace_input_with(last, last.args[0])
     if not last.users:
         graph.erase_node(last)
+    program.recompile()
     return kind
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cake_cli.errors import CakeError, ModelFileError
 from cake_cli.hardware import in_layout
 from cake_cli.models.bounds import bounded_values
+from cake_cli.models.opened import OutputKind
 from cake_cli.models.scores import Scores, choose_scores
 from cake_cli.spec import format_shape, require_row
 
@@ -23,6 +24,12 @@ OTHER_SIDES = (*(48, 50, 100, 40, 56, 80, 112, 150, 160, 192, 200, 180, 227, 240
 """Those that are tried where none of the usual ones runs."""
 SEARCH_SECONDS = 2.0
 """How long sizes are tried."""
+TAIL_TOLERANCE = 1e-4
+_ENDS: dict[OutputKind, Callable[[Tensor], Tensor]] = {
+    "probs": lambda scores: scores.softmax(-1),
+    "log-probs": lambda scores: scores.log_softmax(-1),
+    "sigmoid": torch.sigmoid,
+}
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,14 @@ def probe(shape: tuple[int, ...], count: int = 1) -> Tensor:
     """Random rows (count, *shape); for a count of 0 one without a batch axis."""
     rows = torch.rand(max(count, 1), *shape, generator=torch.Generator().manual_seed(0))
     return rows if count else rows[0]
+
+
+def puts_back(kind: OutputKind, bare: nn.Module, whole: nn.Module, layout: Layout) -> bool:
+    """Whether the end of `whole` that `bare` lacks gives the same numbers over the classes of each row."""
+    rows = probe(layout.shape, layout.tried)
+    with torch.no_grad():
+        scores, ends = (made.reshape(max(layout.tried, 1), -1) for made in (bare(rows), whole(rows)))
+        return torch.allclose(_ENDS[kind](scores), ends, atol=TAIL_TOLERANCE)
 
 
 def _takes_channels_last(module: nn.Module, form: tuple[int, ...], count: int) -> bool:

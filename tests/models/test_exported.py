@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cake_cli.cli import app
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import ModelFileError
 from cake_cli.models.loading import load_classifier
@@ -89,3 +90,50 @@ def test_a_damaged_package_is_told(tmp_path: Path) -> None:
         archive.writestr("m/archive_format", "pt2")
     with pytest.raises(ModelFileError, match=r"cannot be loaded as a torch\.export package"):
         load_classifier(path, TRUST)
+
+
+class Ends(nn.Module):
+    def __init__(self, end: str) -> None:
+        super().__init__()
+        self.end, self.body = end, nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        logits = self.body(rows)
+        return logits.softmax(0) if self.end == "batch" else logits.reshape(-1, 2, 2).softmax(-1).flatten(1)
+
+
+def test_a_softmax_over_something_else_than_all_classes_stays(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Ends("pairs").eval()
+    teacher = load_classifier(export(tmp_path / "model.pt2", module, 2, dynamic=True), TRUST)
+    assert teacher.output_kind == "logits"
+    torch.testing.assert_close(teacher(ROWS), module(ROWS))
+    with pytest.raises(ModelFileError, match=r"other rows|depend"):
+        load_classifier(export(tmp_path / "batch.pt2", Ends("batch").eval(), 2, dynamic=True), TRUST)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_computed_in_float32(tmp_path: Path, kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).to(kind).eval()
+    program = torch.export.export(module, (torch.zeros(1, 1, 6, 6, dtype=kind),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    teacher = load_classifier(tmp_path / "model.pt2", TRUST)
+    assert "weights to float32" in teacher.mends
+    torch.testing.assert_close(teacher(ROWS), module.float()(ROWS))
+
+
+def test_a_convolution_without_padding_by_name_opens(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, padding="valid"), nn.Flatten(), nn.Linear(32, 3)).eval()
+    torch.testing.assert_close(
+        load_classifier(export(tmp_path / "model.pt2", module), TRUST)(ROWS), module(ROWS), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("format", ["torchscript", "onnx", "pt2"])
+def test_a_package_is_exported_again(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose layers are numbered, whose names in the graph were read as attributes."""
+    monkeypatch.chdir(tmp_path)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    export(tmp_path / "model.pt2", module, 2, dynamic=True)
+    assert app.run(["export", "model.pt2", "--trust", "--to", format, "-o", "again"]) == 0

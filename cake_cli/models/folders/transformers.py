@@ -17,15 +17,16 @@ _UNIT = 1 / 255
 
 
 class Logits(nn.Module):
-    """A transformers classifier that returns its logits."""
+    """A transformers classifier that returns its logits; with `turns`, of images whose channels are turned round."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, turns: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.turns = turns
 
     def forward(self, rows: Tensor) -> Tensor:
         """(N, C, H, W) to (N, K)."""
-        logits: Tensor = self.model(pixel_values=rows).logits
+        logits: Tensor = self.model(pixel_values=rows.flip(1) if self.turns else rows).logits
         return logits
 
 
@@ -89,7 +90,7 @@ def open_transformers(contents: Contents) -> Held:
     generic = named == tuple(f"LABEL_{index}" for index in range(classes))
     architecture = (contents.config.get("architectures") or [type(model).__name__])[0]
     return Held(
-        Logits(model).float().eval().requires_grad_(False),
+        Logits(model, turns=_turns(contents)).float().eval().requires_grad_(False),
         "transformers",
         str(architecture),
         _spec(contents),
@@ -97,8 +98,22 @@ def open_transformers(contents: Contents) -> Held:
     )
 
 
+def _is_of(contents: Contents, network: str) -> bool:
+    """Whether images are prepared as a network's own processor does, what it does unsaid included."""
+    said = contents.preprocessor
+    return str(said.get("image_processor_type") or said.get("feature_extractor_type")).startswith(network)
+
+
+def _turns(contents: Contents) -> bool:
+    """Whether the order of channels is turned round: MobileViT has BGR."""
+    return bool(contents.preprocessor.get("do_flip_channel_order", _is_of(contents, "MobileViT")))
+
+
 def _spec(contents: Contents) -> InputSpec:
     """The input from preprocessor_config.json, and what only config.json says.
+
+    EfficientNet's processor divides by the standard deviation once more (``include_top``), MobileViT's does not
+    normalise, and ``rescale_offset`` takes one from what is rescaled.
 
     Raises:
         ModelFileError: if neither states the image size, or the numbers make no input.
@@ -111,9 +126,13 @@ def _spec(contents: Contents) -> InputSpec:
             return InputSpec((channels, height, width), source="assumed: there is no preprocessor_config.json")
         scaled = bool(said.get("do_rescale", True))
         factor = float(said.get("rescale_factor", _UNIT)) if scaled else 1.0
-        normalised = bool(said.get("do_normalize", True)) and "image_mean" in said
+        normalised = bool(said.get("do_normalize", not _turns(contents))) and "image_mean" in said
         mean = numbers(said.get("image_mean"), (0.0,)) if normalised else (0.0,)
         std = numbers(said.get("image_std"), (1.0,)) if normalised else (1.0,)
+        if scaled and said.get("rescale_offset"):
+            mean = tuple(value + 1 for value in mean)
+        if normalised and said.get("include_top", _is_of(contents, "EfficientNet")):
+            std = tuple(value**2 for value in std)
         unit = factor / _UNIT  # raw values of cake lie in [0, 1]: value · 255 · factor is what mean and std are for
         return InputSpec(
             shape=(channels, height, width),
@@ -121,7 +140,7 @@ def _spec(contents: Contents) -> InputSpec:
             std=tuple(value / unit for value in std),
             source="preprocessor_config.json",
         )
-    except (TypeError, ValueError, KeyError, UsageError) as fault:
+    except (TypeError, ValueError, KeyError, ZeroDivisionError, UsageError) as fault:
         raise ModelFileError(
             f"{contents.path} does not state its input: {fault}", "add image_size to its config.json"
         ) from fault

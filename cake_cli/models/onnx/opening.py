@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from cake_cli.errors import ModelFileError, NoGradient
 from cake_cli.models.doubts import refuse_other_tasks
@@ -21,9 +21,10 @@ from cake_cli.models.onnx.opinion import Forms, SecondOpinion
 from cake_cli.models.onnx.pairs import ByClass, scores_of_pairs
 from cake_cli.models.onnx.preparation import LATER_PASSES, PASSES, prepare
 from cake_cli.models.onnx.preparation.batch import free_batch, unbake_batch
+from cake_cli.models.onnx.preparation.floats import computes_in_half
 from cake_cli.models.onnx.preparation.order import keep_output
 from cake_cli.models.onnx.preparation.tail import take_off_tail
-from cake_cli.models.onnx.reading import every_tensor, read_serialized
+from cake_cli.models.onnx.reading import read_serialized
 from cake_cli.models.onnx.refusals import reexport, refuse_cut_gradient, refuse_without_gradient
 from cake_cli.models.onnx.scaling import Scaling, read_scaling
 from cake_cli.models.onnx.signature import Port, Rows, choose_input, choose_output, read_rows
@@ -70,7 +71,7 @@ def open_onnx(
     rows = replace(rows, scaling=scaling if input_range is None else Scaling.of_range(*input_range))
     if rows.has_batch and declared.dims is not None:
         check_shape(declared.dims)
-    half = any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in every_tensor(graph))
+    half = computes_in_half(graph)
     mends += prepare(graph, LATER_PASSES)
     kind, logits = take_off_tail(graph)
     refuse_cut_gradient(graph)

@@ -20,7 +20,7 @@ from cake_cli.models.layouts import (
     attempts,
     find_layout,
     last_line,
-    probe,
+    puts_back,
     sides_that_run,
     traced_attempts,
 )
@@ -29,13 +29,6 @@ from cake_cli.models.torchscript.attention import FUSED, give_derivatives
 from cake_cli.models.torchscript.editing import set_device, silence, take_off_tail, undo_training
 from cake_cli.models.torchscript.records import read_extra, traced_shape
 from cake_cli.models.torchscript.scanning import every_node, may_speak, scan_archive, scan_graph, takes_indices
-
-TAIL_TOLERANCE = 1e-4
-_UNDO: dict[OutputKind, Callable[[Tensor], Tensor]] = {
-    "probs": lambda scores: scores.softmax(-1),
-    "log-probs": lambda scores: scores.log_softmax(-1),
-    "sigmoid": torch.sigmoid,
-}
 
 
 def open_torchscript(path: Path, settings: TeacherConfig) -> OpenedModel:
@@ -237,8 +230,4 @@ def _kind(path: Path, module: torch.jit.ScriptModule, layout: Layout) -> OutputK
     kind = take_off_tail(bare)
     if kind == "logits":
         return kind
-    rows = probe(layout.shape, layout.tried)
-    with torch.no_grad():
-        scores, ends = (made.reshape(max(layout.tried, 1), -1) for made in (bare(rows), module(rows)))
-        same = torch.allclose(_UNDO[kind](scores), ends, atol=TAIL_TOLERANCE)
-    return kind if same else "logits"
+    return kind if puts_back(kind, bare, module, layout) else "logits"

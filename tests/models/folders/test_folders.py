@@ -18,6 +18,7 @@ from cake_cli.models.loading import load_classifier
 from tests.models.planted import Planted
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.2, 0.1]
+HALF = {"image_mean": [0.5], "image_std": [0.25]}
 
 
 def write(folder: Path, name: str, content: Any) -> None:
@@ -109,6 +110,11 @@ def test_a_transformers_folder_brings_preprocessing_and_names(tmp_path: Path) ->
     ({"image_mean": [0.5], "image_std": [0.25], "do_normalize": False}, 0.0, 1.0, (3, 8, 8)),
     ({"image_mean": [127.5], "image_std": [255.0], "do_rescale": False}, 0.5, 1.0, (3, 8, 8)),
     ({"image_mean": [1.0], "image_std": [1.0], "rescale_factor": 2 / 255}, 0.5, 0.5, (3, 8, 8)),
+    (HALF | {"rescale_factor": 2 / 255, "rescale_offset": True}, 0.75, 0.125, (3, 8, 8)),
+    (HALF | {"include_top": True}, 0.5, 0.0625, (3, 8, 8)),
+    (HALF | {"image_processor_type": "EfficientNetImageProcessor"}, 0.5, 0.0625, (3, 8, 8)),
+    (HALF | {"do_flip_channel_order": True}, 0.0, 1.0, (3, 8, 8)),
+    (HALF | {"image_processor_type": "MobileViTImageProcessor"}, 0.0, 1.0, (3, 8, 8)),
 ])  # fmt: skip
 def test_preprocessing_is_put_in_our_terms(said: dict, mean: float, std: float, shape: tuple[int, ...]) -> None:
     spec = _spec(Contents(Path(), {"image_size": 8}, said, ()))
@@ -121,6 +127,32 @@ def test_the_size_may_stand_with_the_preprocessing() -> None:
     assert _spec(Contents(Path(), {}, said, ())).shape == (3, 6, 7)
     with pytest.raises(ModelFileError, match="does not state its input"):
         _spec(Contents(Path(), {}, {"image_mean": [0.5], "image_std": [1.0]}, ()))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["MobileViT", "EfficientNet"])
+def test_a_picture_reaches_the_network_as_its_own_processor_brings_it(tmp_path: Path, name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_sizes": [8, 8, 8], "neck_hidden_sizes": [4, 4, 4, 4, 8, 8, 8], "num_attention_heads": 2}
+    sizes = sizes if name == "MobileViT" else {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128}
+    config = getattr(transformers, f"{name}Config")(image_size=64, num_labels=3, **sizes)
+    network = getattr(transformers, f"{name}ForImageClassification")(config).eval()
+    for layer in network.modules():  # as they are drawn, next to nothing comes through
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    network.save_pretrained(tmp_path / "model")
+    side = {"height": 64, "width": 64}
+    given = {"size": {"shortest_edge": 64} if name == "MobileViT" else side, "crop_size": side}
+    processor = getattr(transformers, f"{name}ImageProcessor")(**given)
+    processor.save_pretrained(tmp_path / "model")
+    picture = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    theirs = network(**processor(picture, return_tensors="pt")).logits
+    teacher = load_classifier(tmp_path / "model")
+    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (teacher.spec.mean, teacher.spec.std))
+    ours = teacher((picture[None] / 255 - mean) / std)
+    largest = theirs.abs().max()
+    torch.testing.assert_close(ours / largest, theirs / largest, atol=1e-3, rtol=0)
 
 
 def test_a_pickle_in_the_folder_stays_shut(tmp_path: Path) -> None:

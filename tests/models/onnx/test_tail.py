@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto
 
 from cake_cli.models.onnx import open_onnx
-from tests.models.onnx.files import draw, linear, model, node, port, save
+from tests.models.onnx.files import FLOAT, FLOAT16, draw, linear, model, node, port, save
 
 ENDS = {
     "softmax": ([node("Softmax", "z", "y", axis=-1)], "probs"),
@@ -82,3 +83,19 @@ def test_classes_in_an_image_of_one_pixel_are_flattened(tmp_path):
     opened = open_onnx(save(proto, tmp_path))
     assert opened.module(torch.zeros(2, 4)).shape == (2, 3)
     assert opened.reference(draw(2, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("where", ["on the way", "input", "output", "bfloat16 output"])
+def test_what_rounds_to_sixteen_bits_without_such_weights_is_held_to_its_own_rounding(tmp_path, where):
+    """As autocast leaves it: weights of 32 bits, and casts around the products."""
+    kind = TensorProto.BFLOAT16 if where == "bfloat16 output" else FLOAT16
+    ends = FLOAT if where in ("on the way", "input") else kind
+    nodes = [node("Cast", "x", "h", to=FLOAT if where == "input" else kind), node("Cast", "h", "f", to=FLOAT)]
+    nodes += [node("MatMul", "f w", "z"), node("Cast", "z", "y", to=ends)]
+    inputs = [port("x", ["n", 4], FLOAT16 if where == "input" else FLOAT)]
+    outputs = [port("y", ["n", 3], ends)]
+    proto = model(nodes, {"w": draw(4, 3)}, inputs, outputs)
+    opened = open_onnx(save(proto, tmp_path))
+    x = draw(5, 4, seed=1)
+    assert "computed in float32" in " ".join(opened.mends)
+    assert np.allclose(opened.module(torch.from_numpy(x)).numpy(), x @ draw(4, 3), atol=1e-5)

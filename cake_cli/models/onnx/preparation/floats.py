@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
-from cake_cli.models.onnx.preparation.spelling import graphs_of
+from cake_cli.models.onnx.preparation.spelling import every_node, graphs_of
 from cake_cli.models.onnx.reading import every_tensor
 
 OTHER_FLOATS: dict[int, str] = {
@@ -13,6 +13,19 @@ OTHER_FLOATS: dict[int, str] = {
     TensorProto.BFLOAT16: "bfloat16",
     TensorProto.DOUBLE: "float64",
 }
+
+
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def computes_in_half(model: ModelProto) -> bool:
+    """Whether a file rounds to sixteen bits: weights, inputs, outputs, or what is cast on the way."""
+    graphs = (model.graph, *graphs_of(list(model.graph.node)))
+    kinds = {tensor.data_type for tensor in every_tensor(model)}
+    kinds |= {value.type.tensor_type.elem_type for graph in graphs for value in (*graph.input, *graph.output)}
+    named = (attribute for node in every_node(model) for attribute in node.attribute)
+    kinds |= {attribute.i for attribute in named if attribute.name in ("to", "dtype")}
+    return not kinds.isdisjoint(_HALF)
 
 
 def widen_floats(model: ModelProto) -> str | None:
