@@ -43,7 +43,8 @@ class Assessed:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         speed = None if self.speed is None else self.speed.to_json()
-        return {"model": self.path} | self.evaluation.to_json() | asdict(self.size) | {"speed": speed}
+        held = {name: value or None for name, value in asdict(self.size).items()}  # nothing is known of what is asked
+        return {"model": self.path} | self.evaluation.to_json() | held | {"speed": speed}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cake_cli.cli import options as o
-from cake_cli.cli.console import Console, count, size
+from cake_cli.cli.console import Console, count
 from cake_cli.config import TeacherConfig
 from cake_cli.errors import UsageError
 
@@ -189,8 +189,9 @@ def _metrics(found: Assessment, row: Assessed, *, many: bool) -> list[str]:
 
 
 def _cost(row: Assessed) -> list[str]:
-    cells = [count(row.size.parameters), count(row.size.multiply_adds), size(row.size.bytes)]
-    cells = cells if row.size.bytes else ["unknown"] * 3  # of an endpoint
+    from cake_cli.cli.summary import size_cells
+
+    cells = size_cells(row.size)
     if row.speed is not None:
         cells += [f"{1000 * row.speed.latency:.3g} ms", count(row.speed.throughput), str(row.speed.best_batch)]
     return cells

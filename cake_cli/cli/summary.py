@@ -39,10 +39,14 @@ def _few(values: tuple[float, ...]) -> list[str]:
 
 
 def size_cells(found: Size, against: Size | None = None, units: tuple[str, str, str] = ("", "", "")) -> list[str]:
-    """``11.2 M (0.5x)``, ``556 M (0.4x)``, ``43 MiB (0.5x)``: parameters, multiply-adds, file, beside the teacher's."""
-    shown = (count(found.parameters), count(found.multiply_adds), size(found.bytes))
+    """``11.2 M (0.5x)``, ``556 M (0.4x)``, ``43 MiB (0.5x)``: parameters, multiply-adds, file, beside the teacher's.
+
+    What is not known, as of teachers that are only asked, is ``unknown``.
+    """
+    written = (count(found.parameters), count(found.multiply_adds), size(found.bytes))
     other = (0, 0, 0) if against is None else (against.parameters, against.multiply_adds, against.bytes)
     own = (found.parameters, found.multiply_adds, found.bytes)
+    shown = [text if value else "unknown" for text, value in zip(written, own, strict=True)]
     ratios = [f" ({times(mine / theirs)})" if theirs > 0 else "" for mine, theirs in zip(own, other, strict=True)]
     return [f"{cell}{unit}{ratio}" for cell, unit, ratio in zip(shown, units, ratios, strict=True)]
 

@@ -144,13 +144,18 @@ def _load(path: Path, settings: TeacherConfig) -> Classifier:
     if path.is_dir() and (path / "config.json").is_file():
         from cake_cli.models.folders import open_folder
 
+        if settings.arch is not None:
+            raise UsageError(f"--arch is for weights, and {path} names its architecture", "leave --arch out")
         opened, digest = open_folder(path, settings)
         return adapt(opened, settings, name=path.resolve().name, digest=digest)
     file = sniff(path)
     if file.format == "safetensors":
-        from cake_cli.models.students import load_student, student_metadata
+        from cake_cli.models.students import load_student, needs_code, student_metadata
 
-        if "cake.architecture" in student_metadata(path):
+        header = student_metadata(path)
+        if "cake.architecture" in header:
+            if settings.arch is not None and not needs_code(header):
+                raise UsageError(f"--arch is for weights, and {path} names its architecture", "leave --arch out")
             return load_student(path, code=settings.arch)
     try:
         opened = _open_file(file, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,7 +228,10 @@ def test_the_token_is_written_nowhere(
     assert not [file for file in own_folder.rglob("*") if file.is_file() and b"sesame" in file.read_bytes()]
     assert "--token-env is for endpoints" in refusal(cake("inspect", int8(own_folder), "--token-env", "MY_TOKEN"), 2)
     data = save_heldout(own_folder / "heldout.npz")
-    assert cake("evaluate", "run", "--data", data, "--against", served.address, *flags).code == 0
+    assert cake("evaluate", "run", "--data", data, "--against", served.address, *flags, "--csv", "c.csv").code == 0
+    teacher = next(csv.DictReader(Path("c.csv").read_text(encoding="utf-8").splitlines()))
+    assert teacher["role"] == "teacher"
+    assert {teacher[name] for name in ("parameters", "multiply_adds", "bytes")} == {""}, "nobody knows them"
 
 
 def test_what_needs_the_teacher_itself_is_refused(cake: Cake, own_folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cake_cli.errors import ModelFileError
+from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.models.architectures.timm import import_timm
 from cake_cli.models.folders.contents import Contents
 from cake_cli.models.folders.held import Held, names_in_order, numbers
@@ -48,7 +48,7 @@ def open_timm(contents: Contents) -> Held:
         arguments |= {"num_classes": classes, "in_chans": shape[0]}
         module = timm.create_model(name, pretrained=False, **arguments)
         spec = _spec(name, shape, table)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AssertionError) as fault:
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AssertionError, UsageError) as fault:
         raise ModelFileError(
             f"{contents.path}/config.json does not describe a timm model: {type(fault).__name__}: {fault}",
             "save it again with timm.models.save_for_hf",

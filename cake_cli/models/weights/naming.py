@@ -145,6 +145,15 @@ def _old_names(name: str, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor]
     return renamed, ["DenseNet's old names of weights renamed"] if renamed.keys() != tensors.keys() else []
 
 
+def _other(name: str, fit: Fit) -> str:
+    """What to try instead of a name that weights do not fit: another name, or that one for another input."""
+    base = name.partition(":")[0]
+    if base != fit.architecture:
+        return f"--arch {fit.architecture}"
+    small = base in torchvision.NAMES and fit.origin == "cake"
+    return f"{fit.flags()}{f', below 64 pixels; for larger images --arch {base}:form=small' if small else ''}"
+
+
 def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weights) -> None:
     """Puts weights into a module, all of them or none; float16 and the like become float32.
 
@@ -154,11 +163,9 @@ def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weig
     wanted = module.state_dict()
     told = differences(wanted, tensors, name)
     if told:
-        fits = [fit.architecture for fit in fitting(weights)]
-        raise ModelFileError(
-            f"the weights of {weights.path} are not those of {name}: {told}",
-            f"--arch {fits[0]}" if fits else "another --arch; `cake inspect FILE` lists those that fit",
-        )
+        fits = fitting(weights)
+        hint = _other(name, fits[0]) if fits else "another --arch; `cake inspect FILE` lists those that fit"
+        raise ModelFileError(f"the weights of {weights.path} are not those of {name}: {told}", hint)
     require_floats(wanted, tensors, name, weights.path)
     module.load_state_dict(filled(wanted, tensors), strict=True, assign=True)
     bare = [key for key, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]

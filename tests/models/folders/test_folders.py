@@ -65,6 +65,7 @@ def test_a_timm_folder_brings_preprocessing_and_names(timm_folder: Path) -> None
     ({"model_args": {"pretrained": True}}, "may not say pretrained"),
     ({"num_classes": 4}, "mismatched"),
     ({"pretrained_cfg": {"input_size": "large"}}, "does not describe a timm model"),
+    ({"pretrained_cfg": {"input_size": [3, 32, 32], "mean": MEAN, "std": [0, 0.5, 0.5]}}, "--std must be positive"),
     ({"auto_map": {"AutoModel": "code.Model"}}, "own Python code"),
 ])  # fmt: skip
 def test_a_timm_configuration_that_lies_is_refused(timm_folder: Path, changes: dict[str, Any], message: str) -> None:

@@ -19,8 +19,10 @@ from cake_cli.errors import EnvironmentFault, ModelFileError, UsageError
 from cake_cli.models.architectures import build_student
 from cake_cli.models.formats import sniff
 from cake_cli.models.loading import load_classifier
+from cake_cli.models.students import save_student
 from cake_cli.models.weights import Weights, command, fitting, naming, read_weights
 from cake_cli.models.weights import torchvision as table
+from cake_cli.spec import InputSpec
 from tests.conftest import Outcome
 
 QUICK = ("squeezenet1_1", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5", "alexnet", "resnet18", "vit_b_32")
@@ -173,6 +175,30 @@ def test_unknown_names_are_suggested(squeezenet_file: Path) -> None:
 def test_classes_are_checked(squeezenet_file: Path) -> None:
     with pytest.raises(ModelFileError, match="has 10 classes, not 11"):
         load_classifier(squeezenet_file, TeacherConfig(arch="squeezenet1_1", classes=11, input_shape=(3, 32, 32)))
+
+
+@pytest.mark.parametrize(("shape", "fix"), [
+    ((3, 64, 64), "--arch resnet18 --input-shape 3,H,W, below 64 pixels; for larger images --arch resnet18:form=small"),
+    ((1, 8, 8), "--arch resnet18 --input-shape 3,H,W, below 64 pixels; for larger images --arch resnet18:form=small"),
+])  # fmt: skip
+def test_the_right_name_for_another_input_is_not_named_again(tmp_path: Path, shape: tuple[int, ...], fix: str) -> None:
+    save_file(build_student("resnet18", (3, 8, 8), 3).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ModelFileError, match=r"mismatched: conv1\.weight") as caught:
+        load_classifier(tmp_path / "w.safetensors", TeacherConfig(arch="resnet18", input_shape=shape))
+    assert caught.value.fix == fix
+    settings = TeacherConfig(arch="resnet18:form=small", input_shape=(3, 64, 64), verify=False)
+    assert load_classifier(tmp_path / "w.safetensors", settings).spec.shape == (3, 64, 64)
+
+
+def test_what_names_its_architecture_takes_no_other(tmp_path: Path, mlp_file: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/config.json").write_text("{}")
+    about = {"class_names": None, "teacher_sha256": "0" * 64, "data_free": True}
+    student, spec = build_student("linear", (4,), 2), InputSpec((4,))
+    save_student(tmp_path / "s.safetensors", student, "linear", spec=spec, classes=2, **about)
+    for name in ("folder", "s.safetensors"):
+        with pytest.raises(UsageError, match="names its architecture"):
+            load_classifier(tmp_path / name, TeacherConfig(arch="nonsense"))
 
 
 def test_arch_is_for_weights_only(mlp_file: Path) -> None:
