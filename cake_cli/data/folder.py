@@ -16,8 +16,11 @@ from cake_cli.spec import InputSpec
 SPLITS = ("test", "val", "validation")
 """Folders that are used first where they lie below the one given."""
 
-PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Ends of the names of images, those that torchvision takes."""
+NAMES_OF_SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
+"""Folders that are no classes where all are called so, in whatever case."""
+
+PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".jfif")
+"""Ends of the names of images: those that torchvision takes, and two more that browsers save; of a GIF the first."""
 
 _NAMES_FILE = "classes.txt"
 
@@ -36,7 +39,7 @@ def find_split(root: Path, split: str | None) -> Path:
             f"{root} has no folder {split!r}; it has {', '.join(below[:8]) or 'none at all'}",
             did_you_mean(split, below) or "--split with one of those",
         )
-    return next((root / name for name in SPLITS if (root / name).is_dir()), root)
+    return next((root / name for name in SPLITS if (root / name).is_dir() and subfolders(root / name)), root)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -82,6 +85,11 @@ def open_folder(
             else f"{folder} is empty of folders",
             f"lay it out as {folder.name}/CLASS/picture.png",
         )
+    splits = all(name.casefold() in NAMES_OF_SPLITS for name in found) and any(
+        subfolders(root / name) for name in found
+    )
+    if split is None and folder == root and splits and found != ["train"]:
+        raise DataError(f"{root} holds {', '.join(found)}, which are splits, not classes", "--split with one of those")
     if split is None and folder == root and "train" in found and len(found) != model.count:
         raise DataError(
             f"{root} holds {', '.join(found)}, none of which is held out", "--split train, if that is meant"

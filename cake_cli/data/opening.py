@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cake_cli.data.arrays import ArraySet
-from cake_cli.data.folder import open_folder
+from cake_cli.data.folder import find_split, open_folder
 from cake_cli.data.held_out import HeldOut
 from cake_cli.data.idx import find_idx, is_idx, open_idx
 from cake_cli.data.labels import ModelClasses, read_labels
@@ -70,12 +70,14 @@ def what_is_read(source: str, split: str | None) -> tuple[str, str | None]:
     """The rows that `open_heldout` reads of a source, by whatever name: equal where they are the same.
 
     Raises:
-        DataError: as `open_heldout`, if a folder has only the training split and none is asked for.
+        DataError: as `open_heldout`, if a split is not there, or only that for training and none is asked for.
     """
     path = Path(source).expanduser()
     if not path.exists():
         return canonical(source) or source, split or "test"
     images = find_idx(path, split) if path.is_dir() else path if is_idx(path) else None
+    if images is None and path.is_dir() and not find_parquet(path):
+        images = find_split(path, split)
     return (str(path.resolve()), split) if images is None else (str(images.resolve()), None)
 
 

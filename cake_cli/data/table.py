@@ -72,7 +72,7 @@ class TableSet:
         if not labels:
             raise DataError(f"{path} has no rows", "give a held-out set with at least one")
         column = f"{path} column {self._title(self._label)}"
-        if all(_is_number(label) for label in labels):
+        if all(map(_is_number, labels)) and not _are_names(set(labels), model):
             self._labels, order = read_labels(np.array([float(label) for label in labels]), model, name=column)
         else:
             distinct = DistinctTexts(column)
@@ -185,6 +185,14 @@ class TableSet:
 
     def _title(self, position: int) -> str:
         return repr(self._columns[position]) if self._has_header else str(position)
+
+
+def _are_names(labels: set[str], model: ModelClasses) -> bool:
+    """Whether labels that could be numbers are, to the letter, what the class map or the model calls its classes."""
+    if model.renamed:
+        return set(model.renamed) <= labels
+    names = model.names or ()
+    return labels <= set(names) and any(whole_number(name) is None for name in names)
 
 
 def _is_number(cell: str) -> bool:

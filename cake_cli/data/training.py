@@ -23,9 +23,8 @@ def training_split(source: str) -> str | None:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        names = [*subfolders(path), *(file.name for file in (*path.iterdir(), *find_parquet(path)) if file.is_file())]
-        if TRAIN in names and not subfolders(path / TRAIN):
-            names.remove(TRAIN)  # a class of that name
+        splits = [name for name in subfolders(path) if name in (TRAIN, *_MEASURING) and subfolders(path / name)]
+        names = [*splits, *(file.name for file in (*path.iterdir(), *find_parquet(path)) if file.is_file())]
     elif path.suffix.lower() == ".npz" and path.is_file():
         with explained(str(path)), zipfile.ZipFile(path) as archive:
             keys = [name.removesuffix(".npy").lower() for name in archive.namelist()]

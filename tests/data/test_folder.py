@@ -55,6 +55,38 @@ def test_train_alone_is_not_taken_for_a_class(tmp_path, rgb4):
     assert caught.value.fix.startswith("--split train")
 
 
+@pytest.mark.parametrize("names", [("train", "valid"), ("Train", "Test"), ("training", "testing")])
+def test_splits_by_other_names_are_no_classes(tmp_path, rgb4, names):
+    for name in names:
+        lay(tmp_path / name, ["ant", "bee"])
+    with pytest.raises(DataError, match="which are splits, not classes") as caught:
+        open_heldout(str(tmp_path), rgb4, 2)
+    assert caught.value.fix == "--split with one of those"
+    assert open_heldout(str(tmp_path), rgb4, 2, split=names[1]).samples == 4
+
+
+def test_a_split_without_labels_is_no_class_either(tmp_path, rgb4):
+    lay(tmp_path / "train", ["ant", "bee"])
+    lay(tmp_path, ["test"])
+    with pytest.raises(DataError, match="which are splits, not classes"):
+        open_heldout(str(tmp_path), rgb4, 2)
+
+
+def test_a_class_may_be_called_test(tmp_path, rgb4, read_all):
+    heldout = open_heldout(str(lay(tmp_path / "set", ["control", "test"])), rgb4, 2)
+    assert (heldout.class_names, heldout.notes) == (("control", "test"), ())
+    assert shades(heldout, read_all)[1] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jfif", ".JPG"])
+def test_pictures_as_browsers_save_them(tmp_path, rgb4, suffix):
+    root = lay(tmp_path / "set", ["ant", "bee"])
+    for picture in list(root.glob("*/0.png")):
+        with Image.open(picture) as image:
+            image.save(picture.with_suffix(suffix), format="GIF" if suffix == ".gif" else "JPEG")
+    assert open_heldout(str(root), rgb4, 2, strict=True).samples == 6
+
+
 def test_a_permutation_of_the_models_names_is_matched_by_name(tmp_path, rgb4, read_all):
     heldout = open_heldout(str(lay(tmp_path / "set", ["ant", "bee"])), rgb4, 2, class_names=("Bee", "ant"))
     assert heldout.class_names == ("Bee", "ant")

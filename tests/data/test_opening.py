@@ -67,6 +67,11 @@ def test_the_same_rows_by_whatever_name(tmp_path):
     assert what_is_read(folder, None) == what_is_read(str(tmp_path / "t10k-images-idx3-ubyte"), None)
     assert what_is_read(folder, None) != what_is_read(folder, "train")
     assert what_is_read("mnist", None) == what_is_read("MNIST", "test") != what_is_read("mnist", "train")
+    for name in ("std/train/cat", "std/test/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    assert what_is_read(f"{folder}/std", "train") == what_is_read(f"{folder}/std/train", None)
+    assert what_is_read(f"{folder}/std", None) == what_is_read(f"{folder}/std/test", None)
+    assert what_is_read(f"{folder}/std", None) != what_is_read(f"{folder}/std", "train")
     (tmp_path / "a.npz").touch()
     assert what_is_read(f"{folder}/a.npz", "val") == what_is_read(f"{folder}/./a.npz", "val")
     assert what_is_read(f"{folder}/a.npz", "val") != what_is_read(f"{folder}/a.npz", None)

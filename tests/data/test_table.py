@@ -145,3 +145,12 @@ def test_labels_that_are_no_names(save, spec, monkeypatch):
 def test_numbers_of_the_models_classes(save, spec, read_all):
     heldout = open_heldout(save("a,b,y\n1,2,3\n1,2,1\n"), spec, 3, class_names=("1", "2", "3"))
     assert read_all(heldout)[1].tolist() == [2, 0]
+
+
+def test_labels_are_matched_by_their_letters_before_they_are_numbers(save, spec, read_all):
+    table = save("a,b,label\n1,2,01\n3,4,02\n")
+    mapped = open_heldout(table, spec, 2, class_map={"01": "1", "02": "0"})
+    assert read_all(mapped)[1].tolist() == [1, 0]
+    for names in (("0.5", "1.0"), ("1e1", "2e0")):
+        table = save(f"a,b,label\n1,2,{names[1]}\n3,4,{names[0]}\n")
+        assert read_all(open_heldout(table, spec, 2, class_names=names))[1].tolist() == [1, 0]

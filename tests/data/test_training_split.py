@@ -29,6 +29,7 @@ def test_folders_of_splits(tmp_path: Path):
     assert training_split(folders(tmp_path / "a", "train/cat", "train/dog", "val/cat")) == "train"
     assert training_split(folders(tmp_path / "b", "cat", "dog")) is None
     assert training_split(folders(tmp_path / "c", "train", "plane", "car")) is None, "a class of that name"
+    assert training_split(folders(tmp_path / "e", "airport/x", "train_station/x", "test_tube/x")) is None
     with pytest.raises(DataError, match="only test and val") as caught:
         training_split(folders(tmp_path / "d", "test/cat", "val/cat"))
     assert "real_split=test" in str(caught.value.fix)
