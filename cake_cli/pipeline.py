@@ -83,8 +83,9 @@ def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, repor
     if trains:
         with run.timed("training"):
             train_student(prepared, run, bank, reporter, ranks, stretch)
-            if bank is not None and stretch.start is not None:
-                look_back(prepared, run, bank, reporter)
+    if bank is not None and stretch.start is not None:  # again in a run that ended in the midst of it
+        with run.timed("training"):
+            look_back(prepared, run, bank, reporter)
     if baseline:
         with run.timed("baseline"):
             train_baseline(prepared, run, reporter, ranks, in_rounds=stretch.start is not None)

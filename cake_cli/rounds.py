@@ -300,8 +300,9 @@ def _expect(
     on = "starting points" if parts else "samples"
     init = prepared.config.synthesis.starting_points if parts and prepared.subject.spec.is_image else None
     told = {"expected_agreement": found.to_json(), "agreement_on_samples": moved.to_json()}
+    line = {"round": number, "expected_agreement": found.value, "low": found.low, "high": found.high}
+    run.keep_metrics("rounds", key="round", below=number, then=[line])  # the note says that it was done
     _note(run, number, expected_on=on, starts=init, **told)
-    run.append_metrics("rounds", round=number, expected_agreement=found.value, low=found.low, high=found.high)
     others = f", all classes alike; {moved.value:.1%} on its samples, drawn to where it errs" if parts else ""
     reporter.note(
         f"   expected agreement {found.describe()}: of the student so far on {on} of round {number}, unseen{others}"

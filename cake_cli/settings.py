@@ -171,6 +171,8 @@ def coerce(kind: Any, value: Any) -> Any:
         if not abs(value) <= sys.float_info.max:
             raise ValueError("must be a finite number")
         return float(value)
+    if kind is int and whole and abs(value) >= 2**64:
+        raise ValueError("must be a whole number of at most 64 bits")
     if kind is str and isinstance(value, str) and not is_text(value):
         raise ValueError("must be UTF-8: rename the file or folder")
     if (kind is int and whole) or (kind in (bool, str) and isinstance(value, kind)):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cake_cli.synthesis_config import DEFAULT_SAMPLES, require
+from cake_cli.synthesis_config import DEFAULT_SAMPLES, MOST_SAMPLES, require
 
 Labels = Literal["soft", "hard"]
 LossName = Literal["ce", "kl", "logits"]
@@ -140,6 +140,11 @@ class TrainingConfig:
             (self.epochs is None or self.epochs > 0, "--epochs must be positive", "--epochs 30"),
             (self.round_epochs is None or self.round_epochs > 0, "round_epochs must be positive", "leave it out"),
             ((self.noise_samples or 0) >= 0, "noise_samples cannot be negative", "--set training.noise_samples=0"),
+            (
+                (self.noise_samples or 0) <= MOST_SAMPLES,
+                f"noise_samples is at most {MOST_SAMPLES:,}",
+                "--set training.noise_samples=400000",
+            ),
             (0 <= self.chosen < 1, "chosen lies in [0, 1)", "--set training.chosen=0.5"),
             ((self.waypoints or 0) >= 0, "waypoints cannot be negative", "--set training.waypoints=0"),
             (self.replay is None or self.replay > 0, "--replay must be positive", "leave it out to learn from all"),

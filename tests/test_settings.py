@@ -129,6 +129,8 @@ def test_a_wrong_type_is_named_with_the_value(key: str, value: Any, said: str):
         ("synthesis.steps", 0, "--steps 0"),
         ("synthesis.time_budget", "1.5h", "is no duration"),
         ("synthesis.time_budget", "0s", "is no duration"),
+        ("training.epochs", 10**400, "at most 64 bits"),
+        ("training.noise_samples", 2**63, "noise_samples is at most 1,000,000,000"),
         ("synthesis.time_budget", "9" * 5000 + "s", "is no duration"),
         ("synthesis.steps", -1, "--steps"),
         ("synthesis.step_size", float("nan"), "step_size"),

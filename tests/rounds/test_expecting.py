@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.course import Course
 from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.samples import Samples
-from tests.rounds.conftest import run_of, with_synthesis
+from tests.rounds.conftest import go_on, run_of, with_synthesis
 from tests.synthesizing.conftest import Heard
 
 
@@ -177,3 +177,45 @@ def test_time_that_is_up_before_a_round_begins_leaves_those_before_it(
     assert [entry["round"] for entry in run.record["rounds"]] == [1, 2]
     assert begun_from == ["round-2"], "what was learned between rounds is not lost"
     assert run.record["status"] == "complete"
+
+
+def test_what_is_told_after_the_last_training_is_told_when_that_was_disturbed(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    looked: list[int] = []
+
+    def look(*_: object) -> None:
+        looked.append(len(looked))
+        if len(looked) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "look_back", look)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(config, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    assert run.student_path.exists()
+    go_on(run, config)
+    assert looked == [0, 1]
+
+
+def test_a_round_has_its_line_of_figures_once_whenever_it_is_disturbed(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Struck when the line of round 2 is about to be written, by whichever way."""
+    struck: list[str] = []
+
+    def about_to(write: Callable[..., None]) -> Callable[..., None]:
+        def written(run: RunDirectory, stage: str, **figures: Any) -> None:
+            if stage == "rounds" and not struck:
+                struck.append(stage)
+                raise KeyboardInterrupt
+            write(run, stage, **figures)
+
+        return written
+
+    for name in ("append_metrics", "keep_metrics"):
+        monkeypatch.setattr(RunDirectory, name, about_to(getattr(RunDirectory, name)))
+    with pytest.raises(KeyboardInterrupt):
+        run_of(config, tmp_path / "run")
+    run = go_on(RunDirectory.open(tmp_path / "run"), config)
+    assert [line["round"] for line in run.metrics("rounds")] == [2, 3]
