@@ -197,4 +197,4 @@ def test_a_run_does_not_export_what_it_writes_anyway(cake: Cake, mlp_file: Path)
 
 def test_exports_are_a_setting(cake: Cake, mlp_file: Path):
     printed = cake("distill", mlp_file, *TINY, "--set", "student.export=['onnx']", "--print-config").out
-    assert "export = ['onnx']" in printed
+    assert 'export = ["onnx"]' in printed

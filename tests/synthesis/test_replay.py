@@ -159,7 +159,11 @@ def test_what_a_graph_reads_lives_as_long_as_its_replay(monkeypatch: pytest.Monk
 
     def captured() -> tuple[Callable[[], None], weakref.ref[torch.Tensor]]:
         read = torch.ones(3)
-        return capture_on(torch.device("cuda:0"))(lambda: read.add_(1) and None), weakref.ref(read)
+
+        def work() -> None:
+            read.add_(1)
+
+        return capture_on(torch.device("cuda:0"))(work), weakref.ref(read)
 
     replay, read = captured()
     replay()
