@@ -131,7 +131,7 @@ def _folders(prepared: Prepared, begun: dict[str, str]) -> dict[str, str]:
     if not begun and len(set(named.values())) < len(named):
         return {name: f"{folder}-{number}" for number, (name, folder) in enumerate(named.items(), start=1)}
     folders = dict(begun)
-    for name in named.keys() - begun.keys():
+    for name in [name for name in named if name not in begun]:
         taken = named[name] in folders.values()
         folders[name] = f"{named[name]}-{len(folders) + 1}" if taken else named[name]
     return {name: folders[name] for name in prepared.students}
