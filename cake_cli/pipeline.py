@@ -89,7 +89,7 @@ def _teach(prepared: Prepared, run: RunDirectory, bank: SampleBank | None, repor
     if baseline:
         with run.timed("baseline"):
             train_baseline(prepared, run, reporter, ranks, in_rounds=stretch.start is not None)
-    if prepared.heldout is not None and (trains or baseline or run.record["evaluation"] is None):
+    if prepared.heldout is not None and (trains or baseline or not _is_measured(run.record, prepared)):
         with run.timed("evaluation"):
             run.update(evaluation=_evaluate(prepared, run, reporter))
     if prepared.config.student.export:
@@ -140,9 +140,15 @@ def _folders(prepared: Prepared, begun: dict[str, str]) -> dict[str, str]:
 def _has_all(record: dict[str, Any], prepared: Prepared) -> bool:
     """Whether a finished student has what is asked for now: settings of a run may change before it goes on."""
     asked, exported = prepared.config, {file["format"] for file in record.get("exports", [])}
-    measured = record["evaluation"] is not None or prepared.heldout is None
+    measured = prepared.heldout is None or _is_measured(record, prepared)
     reported = record.get("report") is not None or not asked.evaluation.report
     return measured and reported and exported >= set(asked.student.export)
+
+
+def _is_measured(record: dict[str, Any], prepared: Prepared) -> bool:
+    """Whether a student was measured, and against the teacher where that is at hand now."""
+    found = record["evaluation"]
+    return found is not None and (prepared.teacher is None or found["agreement"] is not None)
 
 
 def _labelled_for_all(prepared: Prepared, run: RunDirectory) -> int:

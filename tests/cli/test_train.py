@@ -74,6 +74,17 @@ def test_a_gate_that_cannot_be_measured_is_said(cake: Cake, bank: Path, heldout:
     assert not Path("run").exists(), "before anything is trained"
 
 
+def test_a_gate_that_is_asked_for_later_is_measured_then(cake: Cake, mlp_file: Path, bank: Path, heldout: Path):
+    assert cake("train", bank, *STUDENT, "--data", heldout, "-o", "run").code == 0
+    assert record(Path("run"))["evaluation"]["agreement"] is None
+    config = Path("run/config.toml")
+    text = config.read_text(encoding="utf-8")
+    text = text.replace("# min_agreement =", "min_agreement = 1.0").replace("# file =", f'file = "{mlp_file}"', 1)
+    config.write_text(text, encoding="utf-8")
+    assert cake("resume", "run").code == 7
+    assert record(Path("run"))["evaluation"]["agreement"] < 1
+
+
 @pytest.mark.parametrize("bounds", [["min_step_size=1e9"], ["max_step_size=1e-30"]])
 def test_a_filter_that_leaves_nothing_is_said(cake: Cake, bank: Path, bounds: list[str]):
     outcome = cake("train", bank, *STUDENT, "-o", "run", *(part for bound in bounds for part in ("--set", bound)))
