@@ -29,6 +29,7 @@ from cake_cli.synthesis.choice import Choice
 from cake_cli.synthesis.disagreement import Disagreement
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.sets import SetPlan
+from cake_cli.synthesis_config import MOST_SAMPLES
 
 QUICK = 1.0
 """Seconds: while a probe is quicker, it is repeated, and a larger one is tried."""
@@ -150,7 +151,7 @@ def _plan_within(prepared: Prepared, budget: float, ranks: Ranks) -> SetPlan:
         return prepared.plan
     plan, wanted = prepared.plan, prepared.config.synthesis.samples
     set_seconds = _together(_all_rounds_seconds(prepared, prepared.teacher), ranks) / plan.sets
-    fitting = int(USED_SHARE * budget / set_seconds)
+    fitting = min(int(USED_SHARE * budget / set_seconds), MOST_SAMPLES // plan.set_size)
     if prepared.config.synthesis.rounds is None:
         plan = replace(plan, sets=max(1, fitting)).in_rounds(plan.rounds)
     if set_seconds * ranks.world * plan.rounds > budget:

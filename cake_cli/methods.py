@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import overload
 
-from cake_cli.config import OF_IMAGES, SynthesisConfig
+from cake_cli.config import OF_IMAGES, Noise, StepSchedule, SynthesisConfig
 from cake_cli.errors import NoGradient, UsageError
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
@@ -233,23 +235,38 @@ def generator_training(settings: SynthesisConfig, engine: Engine) -> GeneratorTr
     )
 
 
+@dataclass(frozen=True)
+class Falling(Sequence[float]):
+    """The step sizes of all sets of a plan, each worked out when it is asked for: a long run has millions of sets."""
+
+    plan: SetPlan
+    first: float
+    decades: float
+    schedule: StepSchedule
+    noise: Noise
+
+    def __len__(self) -> int:
+        return self.plan.sets
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[float]: ...
+    def __getitem__(self, index: int | slice) -> float | list[float]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        place, of = self.plan.place(range(len(self))[index])
+        how = {"first": self.first, "decades": self.decades}
+        return step_size(place, of, schedule=self.schedule, noise=self.noise, **how)
+
+
 def build_engine(
     settings: SynthesisConfig, teacher: Classifier, plan: SetPlan, *, seed: int, hardware: Hardware
 ) -> Engine:
     """The engine that makes what `settings` ask for; `generative` still lacks its generator."""
     objective = objective_of(settings, teacher, hardware)
     first, decades = settings.step_sizes_for(images=teacher.spec.is_image)
-    sizes = (
-        step_size(
-            position,
-            of,
-            first=first,
-            decades=decades,
-            schedule=settings.schedule,
-            noise=settings.noise,
-        )
-        for position, of in plan.places
-    )
+    sizes = Falling(plan, first, decades, settings.schedule, settings.noise)
     estimator = estimator_of(settings, teacher.spec)
     unit = plan.set_size if objective.whole_sets or estimator is not None else plan.groups
     rows = max(1, VALUES_PER_PASS // (teacher.spec.values * unit)) * unit
@@ -258,7 +275,7 @@ def build_engine(
         teacher=teacher,
         objective=objective,
         plan=plan,
-        step_sizes=tuple(sizes),
+        step_sizes=sizes,
         steps=0 if settings.only_labels or generative else settings.steps,
         langevin=settings.noise in ("langevin", "both"),
         seed=seed,

@@ -10,7 +10,7 @@ from pathlib import Path
 from cake_cli.config import DEFAULT_SAMPLES, Config, SynthesisConfig
 from cake_cli.data import HeldOut, open_heldout, read_class_map
 from cake_cli.distillation.views import require_possible
-from cake_cli.errors import DataError, UsageError
+from cake_cli.errors import UsageError
 from cake_cli.hardware import Hardware, pick
 from cake_cli.methods import (
     check_choices,
@@ -25,17 +25,15 @@ from cake_cli.methods import (
 from cake_cli.models.blueprint import Blueprint, check_named, plan_student
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.counting import Size, multiply_adds, size_of
-from cake_cli.models.loading import load_classifier
 from cake_cli.models.response import doubt_of
 from cake_cli.ranks import Ranks
 from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec
-from cake_cli.storage import belongs_to
+from cake_cli.subject import Subject, open_teacher, settings_beside, subject_of
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
 from cake_cli.synthesis.engine import Passes
 from cake_cli.synthesis.sets import SetPlan, plan_sets
-from cake_cli.text import as_argument
 
 DEFAULT_ROUNDS = 8
 """N of CAKE where a student learns, unless that would leave fewer sets in each than `LEAST_SETS_OF_A_ROUND`."""
@@ -52,16 +50,6 @@ DEEP_OF_IMAGES = 2
 """The same of one that has many layers."""
 NO_SETS = SetPlan(sets=0, rows=1, groups=1, at_once=1)
 """Of a run that learns from real data alone."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What student and bank must know of the teacher, with or without its file at hand."""
-
-    spec: InputSpec
-    classes: int
-    class_names: tuple[str, ...] | None
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -86,6 +74,8 @@ class Prepared:
     """Real data to learn from: the run is then not data-free."""
     doubt: str | None = None
     """Of the scale of the values that the teacher is assumed to take."""
+    unused: tuple[str, ...] = ()
+    """Settings of samples that are not made, since a bank is there."""
 
     @property
     def student(self) -> Blueprint | None:
@@ -254,6 +244,7 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if config.teacher.file is None and config.synthesis.bank is None:
         asked = "cake distill TEACHER.onnx --student cnn" if student else "cake synthesize TEACHER.onnx -o bank"
         raise UsageError("which teacher?", asked)
+    unused = config.synthesis.unused_beside_a_bank
     if student and config.student.architecture is None:
         raise UsageError("which student?", "--student cnn, or mlp for vectors; `cake students` lists them")
     if student and config.real_alone and (method := config.synthesis.method) not in (None, "cake"):
@@ -265,7 +256,8 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     hardware = pick(device, config.hardware.precision, deterministic=config.hardware.deterministic)
     bank = None if config.synthesis.bank is None else SampleBank.open(Path(config.synthesis.bank))
     started = time.perf_counter()
-    teacher = _open_teacher(config, bank)
+    config = replace(config, teacher=settings_beside(config.teacher, bank))
+    teacher = open_teacher(config.teacher, bank)
     load_seconds = time.perf_counter() - started
     if teacher is not None:
         config = replace(config, synthesis=resolved(config.synthesis, teacher))
@@ -274,7 +266,7 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if teacher is not None:
         doubt = doubt_of(teacher, multiply_adds(teacher) if size is None else size.multiply_adds)
     teacher = None if teacher is None else teacher.on(hardware)
-    subject = _subject(teacher, bank)
+    subject = subject_of(teacher, bank)
     require_writable(subject.spec, config.synthesis.formats)
     if bank is not None:
         plan = bank.plan
@@ -310,14 +302,14 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         )
     opened = Prepared(config, hardware, subject, teacher, bank, plan, heldout, blueprints, size, load_seconds)
     _check_chosen(opened)
-    return replace(opened, real=real, doubt=doubt)
+    return replace(opened, real=real, doubt=doubt, unused=unused)
 
 
 def _check_chosen(prepared: Prepared) -> None:
     """Refuses a choice among nothing."""
     if prepared.blueprints and prepared.config.training.chosen and not prepared.chosen_samples:
         told = "training.chosen is of starting points beside the third round and later ones, and there are none"
-        raise UsageError(told, "--rounds 3 or more, more --samples or training.noise_samples, or leave it out")
+        raise UsageError(told, "--set training.chosen=0, or three rounds or more with training.noise_samples beside")
 
 
 def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: SetPlan) -> HeldOut | None:
@@ -342,30 +334,6 @@ def _taught(config: Config, teacher: Classifier | None, spec: InputSpec, plan: S
     if settings.views:
         require_possible(settings.views, spec.shape, plan.groups if plan.sets else 0)
     return None if settings.real_data is None or teacher is None else open_real(config, teacher)
-
-
-def _open_teacher(config: Config, bank: SampleBank | None) -> Classifier | None:
-    if config.teacher.file is None:
-        return None
-    teacher = load_classifier(Path(config.teacher.file), config.teacher)
-    if bank is not None and bank.teacher_sha256 != teacher.sha256:
-        raise DataError(
-            f"the bank {bank.path} was made from {bank.manifest['teacher']['name']}, not from this {teacher.name}",
-            "leave --bank out, or name the teacher that it was made from",
-        )
-    return teacher
-
-
-def _subject(teacher: Classifier | None, bank: SampleBank | None) -> Subject:
-    if bank is not None:
-        if not bank.is_complete:
-            raise DataError(
-                f"the bank {bank.path} is not finished", f"cake resume {as_argument(belongs_to(bank.path))}"
-            )
-        return Subject(bank.spec, bank.classes, bank.class_names, bank.teacher_sha256)
-    if teacher is None:
-        raise UsageError("which teacher?", "cake distill TEACHER.onnx --student cnn")
-    return Subject(teacher.spec, teacher.classes, teacher.class_names, teacher.sha256)
 
 
 def _within_queries(config: Config, subject: Subject) -> Config:

@@ -80,7 +80,7 @@ def make_in_rounds(prepared: Prepared, run: RunDirectory, reporter: Reporter, ra
             bank = _made(prepared, run, reporter, number, student, ranks)
         if not bank.of_round(number):
             break  # the time was up before the first of its samples
-        _note_made(run, bank, number)
+        _note_made(prepared, run, bank, number)
         if student is not None and "expected_agreement" not in _known(run, number):
             with run.timed("training"):  # of which labelling what is learned beside is a part
                 ranks.share([STARTS, number])
@@ -343,7 +343,7 @@ def _known(run: RunDirectory, number: int) -> dict[str, Any]:
     return next((entry for entry in run.record.get("rounds", []) if entry["round"] == number), {})
 
 
-def _note_made(run: RunDirectory, bank: SampleBank, number: int) -> None:
+def _note_made(prepared: Prepared, run: RunDirectory, bank: SampleBank, number: int) -> None:
     """What a round's samples are and took; nothing of its training is known yet."""
     made = bank.of_round(number)
     _note(
@@ -351,6 +351,7 @@ def _note_made(run: RunDirectory, bank: SampleBank, number: int) -> None:
         samples=sum(shard["samples"] for shard in made),
         disagreement=max((shard.get("disagreement", 0.0) for shard in made), default=0.0),
         teacher_passes=asdict(sum((Passes(**shard["teacher_passes"]) for shard in made), Passes())),
+        labelled=sum(map(len, prepared.sets_beside(number))) * prepared.plan.set_size,
         training_passes=_known(run, number).get("training_passes", asdict(Passes())),
     )  # fmt: skip
 

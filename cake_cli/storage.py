@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -179,17 +179,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_output(path: Path, *, force: bool, own: bool = False) -> None:
+def check_output(path: Path, *, force: bool, own: bool = False, reads: Sequence[Path] = ()) -> None:
     """Refuses an output that `claim_output` would refuse, before any work is done; changes nothing.
 
     Args:
         path: a folder, there or not.
         force: whether what is there will be moved aside.
         own: whether this process holds the folder already.
+        reads: files and folders that the run needs.
 
     Raises:
         DataError: if another process works in it.
-        UsageError: if it exists and is not a folder, or not empty without `force`, or cannot be created.
+        UsageError: if it exists and is not a folder, or not empty without `force`, or cannot be created; or if what
+            would be moved aside with it is needed.
     """
     if not is_text(str(path)):
         raise UsageError(f"{path} is not UTF-8, which what is written there must be read by", "choose another --out")
@@ -205,6 +207,9 @@ def check_output(path: Path, *, force: bool, own: bool = False) -> None:
             raise UsageError(f"{path} cannot be created: {nearest} is not a folder", "choose another --out")
         if path.is_dir() and _holds_something(path) and path.name in ("", ".."):
             raise UsageError(f"{path} is not empty, and cannot be moved aside by that name", "choose another --out")
+        needed = next((file for file in reads if file.resolve().is_relative_to(path.resolve())), None)
+        if path.is_dir() and needed is not None:
+            raise UsageError(f"{needed} lies in {path}, which --force would move aside", "choose another --out")
         if not os.access(nearest, os.W_OK):
             raise UsageError(f"{path} cannot be created: {nearest} is not writable", "choose another --out")
     except OSError as fault:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from cake_cli.errors import UsageError
@@ -354,6 +354,15 @@ class SynthesisConfig:
             first if self.step_size is None else self.step_size,
             decades if self.step_size_decades is None else self.step_size_decades,
         )
+
+    @property
+    def unused_beside_a_bank(self) -> tuple[str, ...]:
+        """Names of settings that differ from their defaults, and are of samples that a bank in their place holds."""
+        if self.bank is None:
+            return ()
+        own = ("bank", "init", "bounds", "rounds")  # starting points beside it are drawn; rounds are refused
+        given = [known.name for known in fields(self) if getattr(self, known.name) != known.default]
+        return tuple(name for name in given if name not in own)
 
     @property
     def outside_contract(self) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ BankMemory = Literal["auto", "device", "host", "disk"]
 DEFAULT_EPOCHS = 30
 MOST_EPOCHS = 1000
 """Passes beyond which the same few rows teach nothing more, unless they are asked for."""
+MOST_ROUND_EPOCHS, MOST_TEMPERATURE = 1_000_000, 1_000_000
+"""Of more nothing is known, and sums with them would not be finite."""
 EXTRA_WORK = 0.5
 """What the student learns between rounds, as a share of what it learns after the last."""
 
@@ -138,7 +140,11 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(
             (self.epochs is None or self.epochs > 0, "--epochs must be positive", "--epochs 30"),
-            (self.round_epochs is None or self.round_epochs > 0, "round_epochs must be positive", "leave it out"),
+            (
+                self.round_epochs is None or 0 < self.round_epochs <= MOST_ROUND_EPOCHS,
+                f"round_epochs lies above 0, and is at most {MOST_ROUND_EPOCHS:,}",
+                "leave it out",
+            ),
             ((self.noise_samples or 0) >= 0, "noise_samples cannot be negative", "--set training.noise_samples=0"),
             (
                 (self.noise_samples or 0) <= MOST_SAMPLES,
@@ -154,7 +160,21 @@ class TrainingConfig:
             (self.clip >= 0, "clip cannot be negative", "--set training.clip=1, or 0 for no bound"),
             ((self.weight_decay or 0) >= 0, "weight_decay cannot be negative", "--set training.weight_decay=5e-4"),
             (self.class_balance >= 0, "class_balance cannot be negative", "--set training.class_balance=1"),
-            (self.temperature > 0, "--temperature must be positive", "--temperature 4"),
+            (
+                0 < self.temperature <= MOST_TEMPERATURE,
+                f"--temperature lies above 0, and is at most {MOST_TEMPERATURE:,}",
+                "--temperature 4",
+            ),
+            (
+                (self.min_step_size or 0) >= 0 and (self.min_step_size or 0) <= (self.max_step_size or math.inf),
+                "min_step_size is not negative, and not above max_step_size",
+                "--set training.min_step_size=0.01",
+            ),
+            (
+                self.max_step_size is None or self.max_step_size > 0,
+                "max_step_size must be positive",
+                "--set training.max_step_size=0.1",
+            ),
             (0 <= self.heldout_fraction <= 0.5, "heldout_fraction lies in [0, 0.5]", "0.05"),
             (0 <= self.ema < 1, "--ema lies in [0, 1)", "--ema 0.999"),
             (len(set(self.views)) == len(self.views), "--views names a view twice", "--views mix,shift,flip,noise"),

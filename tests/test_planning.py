@@ -17,6 +17,7 @@ from cake_cli.ranks import Ranks
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.engine import Engine
 from cake_cli.synthesis.step import PlainStep, Walk
+from cake_cli.synthesis_config import MOST_SAMPLES
 
 
 @pytest.fixture
@@ -178,6 +179,9 @@ def test_waves_of_a_hurried_bank_are_short(prepared: Prepared, tmp_path: Path, m
     longer = replace(settings, time_budget="1h")
     settled, _ = settle(replace(prepared, config=replace(prepared.config, synthesis=longer)), tmp_path, Ranks())
     assert (settled.plan.sets, settled.plan.at_once) == (3240, prepared.plan.at_once)
+    longest = replace(settings, time_budget="999999h")
+    settled, _ = settle(replace(prepared, config=replace(prepared.config, synthesis=longest)), tmp_path, Ranks())
+    assert settled.plan.samples <= MOST_SAMPLES == 10**9
 
 
 def test_ranks_share_the_work(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

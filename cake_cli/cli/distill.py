@@ -121,7 +121,15 @@ def run_command(
     print_config: bool,
 ) -> None:
     """What follows once the settings of a distillation are read: print them, plan, or run."""
-    from cake_cli.cli.running import absolute, assist_distillation, begun_whole, plan, plan_json, run_distillation
+    from cake_cli.cli.running import (
+        absolute,
+        assist_distillation,
+        begun_whole,
+        files_read,
+        plan,
+        plan_json,
+        run_distillation,
+    )
     from cake_cli.locks import held
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
@@ -136,7 +144,7 @@ def run_command(
             "leave training.waypoints out",
         )
     if out is not None:
-        check_output(out, force=force)
+        check_output(out, force=force, reads=files_read(settings))
     from cake_cli.runs import RunDirectory, default_run_path
 
     source = settings.teacher.file or settings.synthesis.bank or "teacher"

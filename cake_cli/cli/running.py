@@ -82,6 +82,17 @@ def absolute(config: Config) -> Config:
     )
 
 
+def files_read(config: Config) -> list[Path]:
+    """The files and folders that a run with these settings needs, by absolute paths."""
+    full = absolute(config)
+    teacher, evaluation = full.teacher, full.evaluation
+    students = [full.student.architecture, *full.student.others, full.student.weights]
+    data = [full.synthesis.bank, full.training.real_data, evaluation.data, evaluation.data_root, evaluation.class_map]
+    named = [path for path in (teacher.file, teacher.arch, *students, *data) if path is not None]
+    parts = [part for path in named for part in (path, path.rpartition(":")[0])]  # of FILE.py:FUNCTION the file
+    return [Path(part) for part in parts if os.path.isabs(part) and os.path.exists(part)]  # noqa: PTH110, PTH117
+
+
 def plan(
     console: Console, config: Config, out: Path, *, student: bool, ranks: Ranks, goes_on: bool = False
 ) -> tuple[Prepared, Estimate]:

@@ -68,7 +68,7 @@ def synthesize(
 
     Example: cake synthesize teacher.onnx -o bank --samples 10000
     """
-    from cake_cli.cli.running import absolute, plan, plan_json
+    from cake_cli.cli.running import absolute, files_read, plan, plan_json
     from cake_cli.ranks import Ranks
     from cake_cli.settings import write_toml
     from cake_cli.storage import begin_output, check_output
@@ -86,7 +86,7 @@ def synthesize(
         console.result(write_toml(settings).rstrip())
         return
     if out is not None:
-        check_output(out, force=force)
+        check_output(out, force=force, reads=files_read(settings))
     from cake_cli.runs import default_run_path
 
     path = out or default_run_path(Path(settings.teacher.file or "teacher"), "bank")

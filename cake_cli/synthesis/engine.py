@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -80,7 +81,7 @@ class Engine:
     objective: Objective
     """What is minimised; not used with zero steps."""
     plan: SetPlan
-    step_sizes: tuple[float, ...]
+    step_sizes: Sequence[float]
     """One for each set of the plan."""
     steps: int
     """Gradient steps; 0 leaves the starting points, which the teacher then labels."""

@@ -262,7 +262,8 @@ class _Trials:
             plan = replace(plan, at_once=rows // plan.set_size)
         else:
             plan = replace(plan, rows=rows // plan.groups, at_once=1)
-        sizes = self.engine.step_sizes * math.ceil(plan.at_once / len(self.engine.step_sizes))  # the run may have fewer
+        sizes = list(self.engine.step_sizes[: plan.at_once])
+        sizes *= math.ceil(plan.at_once / len(sizes))  # the run may have fewer
         return replace(self.engine.planned(replace(step_plan, rows_per_pass=rows)), plan=plan, step_sizes=sizes)
 
     def _walk(self, engine: Engine) -> Walk:

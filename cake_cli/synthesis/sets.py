@@ -58,14 +58,11 @@ class SetPlan:
         ends = [self.sets * number // self.rounds for number in range(self.rounds + 1)]
         return [range(*pair) for pair in pairwise(ends)]
 
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """Where each set stands in the fall of the step size, and of how many: each round has a whole fall."""
-        found: list[tuple[int, int]] = []
-        for own in self.rounds_of_sets:
-            order = spread_order(len(own)) if self.spread else range(len(own))
-            found += [(position, len(own)) for position in order]
-        return found
+    def place(self, index: int) -> tuple[int, int]:
+        """Where a set stands in the fall of the step size, and of how many: each round has a whole fall."""
+        own = self.rounds_of_sets[self.round_of(index) - 1]
+        position = index - own.start
+        return (int(spread_order(len(own))[position]) if self.spread else position), len(own)
 
     @property
     def wave_count(self) -> int:

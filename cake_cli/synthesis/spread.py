@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
 GOLDEN = 0x9E3779B97F4A7C15
 """The golden ratio's fraction in 64 bits: its multiples fall evenly into the unit interval, however many they are."""
 
 
-def spread_order(sets: int) -> list[int]:
+@lru_cache(maxsize=4)
+def spread_order(sets: int) -> NDArray[np.int64]:
     """A permutation of 0..S-1 whose every beginning, and every n-th entry, lies evenly over the whole.
 
     Entry s is the rank of ``s · golden ratio mod 1`` among all S: a Kronecker sequence, of low discrepancy
@@ -15,8 +21,7 @@ def spread_order(sets: int) -> list[int]:
     Args:
         sets: S.
     """
-    by_value = sorted(range(sets), key=lambda index: index * GOLDEN % 2**64)
-    order = [0] * sets
-    for position, index in enumerate(by_value):
-        order[index] = position
+    by_value = np.argsort(np.arange(sets, dtype=np.uint64) * np.uint64(GOLDEN))  # modulo 2^64
+    order = np.empty(sets, np.int64)
+    order[by_value] = np.arange(sets)
     return order

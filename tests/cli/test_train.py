@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TINY, TRAINING, record, refusal, snapshot, weights
+from tests.cli.conftest import SYNTHESIS, TINY, TRAINING, record, refusal, snapshot, weights
 from tests.conftest import Outcome
 
 Cake = Callable[..., Outcome]
@@ -63,8 +64,39 @@ def test_waypoints_of_a_bank_that_was_made_before_are_refused_before_anything_is
 
 
 def test_the_steps_that_are_told_are_those_of_the_bank(cake: Cake, mlp_file: Path, bank: Path):
-    assert cake("distill", mlp_file, *STUDENT, "--bank", bank, "--steps", "5", "-o", "run").code == 0
+    outcome = cake("distill", mlp_file, *STUDENT, "--bank", bank, "--steps", "5", "-o", "run")
+    assert outcome.code == 0
     assert record(Path("run"))["plan"]["steps"] == 2
+    assert "the bank is there already, and synthesis.steps has no part in it" in outcome.err
+
+
+def test_of_a_bank_settings_of_starting_points_have_a_part(cake: Cake, mlp_file: Path, bank: Path):
+    flags = ["--set", "synthesis.init=smooth", "--set", "synthesis.bounds=none"]
+    assert "no part" not in cake("distill", mlp_file, *STUDENT, "--bank", bank, *flags, "-o", "run").err
+    told = cake("train", bank, *STUDENT, "--set", "noise=langevin", "--set", "tv_weight=3", "-o", "again").err
+    assert "synthesis.tv_weight and synthesis.noise have no part in it" in told
+
+
+@pytest.mark.parametrize("flags", [("--mean", "0.5", "--std", "0.5"), ("--input-range", "0,255")])
+def test_a_teacher_that_would_be_given_other_inputs_than_its_bank_holds(
+    cake: Cake, mlp_file: Path, bank: Path, flags: tuple[str, ...]
+):
+    said = refusal(cake("distill", mlp_file, *STUDENT, "--bank", bank, *flags, "-o", "run"), 2)
+    assert "the bank bank holds inputs of 1x4x4, mean 0, std 1, from 0 to 1, and teacher.onnx would be given" in said
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("flags", [("--mean", "0.5", "--std", "0.25"), ("--input-range", "0,255")])
+def test_a_teacher_is_given_the_inputs_that_its_bank_was_made_with(
+    cake: Cake, mlp_file: Path, heldout: Path, flags: tuple[str, ...]
+):
+    assert cake("synthesize", mlp_file, *SYNTHESIS, *flags, "-o", "other").code == 0
+    results = []
+    for name, given in (("said", flags), ("silent", ())):
+        command = ["distill", mlp_file, *STUDENT, "--bank", "other", *given, "--data", heldout, "-o", name, "--json"]
+        results.append(json.loads(cake(*command).out)["evaluation"]["accuracy"])
+    assert results[0] == results[1]
+    assert results[0]["noise_baseline"] is not None
 
 
 def test_a_gate_that_cannot_be_measured_is_said(cake: Cake, bank: Path, heldout: Path):
@@ -95,6 +127,41 @@ def test_a_filter_that_leaves_nothing_is_said(cake: Cake, bank: Path, bounds: li
 def test_a_filter_trains_on_less(cake: Cake, bank: Path, made: Path):
     assert cake("train", bank, *STUDENT, "-o", "some", "--set", "min_step_size=0.2").code == 0
     assert weights(made / "run") != weights(Path("some"))
+
+
+@pytest.mark.parametrize(
+    "bounds", [["min_step_size=0.2", "max_step_size=0.1"], ["max_step_size=-1"], ["min_step_size=-1"]]
+)
+def test_a_filter_that_nothing_could_pass_is_refused_before_anything_is_made(cake: Cake, bank: Path, bounds: list[str]):
+    flags = [part for bound in bounds for part in ("--set", f"training.{bound}")]
+    assert "_step_size" in refusal(cake("train", bank, *STUDENT, "-o", "run", *flags), 2)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("setting", ["temperature", "round_epochs"])
+def test_numbers_too_large_to_compute_with(cake: Cake, mlp_file: Path, setting: str):
+    command = ["distill", mlp_file, *TINY, "--rounds", "2", "-o", "run"]
+    assert "at most 1,000,000" in refusal(cake(*command, "--set", f"training.{setting}=1e308"), 2)
+    assert cake(*command, "--set", f"training.{setting}=1e6", "--dry-run").code == 0
+
+
+def test_what_a_run_reads_is_not_moved_aside_by_it(cake: Cake, mlp_file: Path, distilled: Path, heldout: Path):
+    before = snapshot(distilled)
+    Path("run/teacher.onnx").write_bytes(mlp_file.read_bytes())
+    Path("run/data.npz").write_bytes(heldout.read_bytes())
+    begin = ["distill", mlp_file, *STUDENT, "-o", distilled, "--force"]
+    commands = {
+        "run/bank": [*begin, "--bank", "run/bank"],
+        "run/student.safetensors": [*begin, *SYNTHESIS, "--init", "run/student.safetensors"],
+        "run/data.npz": [*begin, *SYNTHESIS, "--data", "run/data.npz"],
+        "run/teacher.onnx": ["synthesize", "run/teacher.onnx", *SYNTHESIS, "-o", distilled, "--force"],
+    }
+    for needed, command in commands.items():
+        said = refusal(cake(*command), 2)
+        assert f"{needed} lies in run, which --force would move aside" in said
+    assert snapshot(distilled).items() >= before.items()
+    assert "bank lies in bank" in refusal(cake("train", shutil.copytree(distilled / "bank", "bank"), *STUDENT,
+                                               "-o", "bank", "--force"), 2)  # fmt: skip
 
 
 def test_a_bank_that_is_not_there(cake: Cake, tmp_path: Path):

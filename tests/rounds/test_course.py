@@ -49,6 +49,7 @@ def test_passes_of_teacher_and_student_are_counted(undisturbed: RunDirectory):
     assert record["student_passes"] == {"forward": 120 * 4, "backward": 120 * 4}
     assert [entry["samples"] for entry in record["rounds"]] == [60, 60, 60]
     assert [entry["teacher_passes"]["forward"] for entry in record["rounds"]] == [300, 300, 300]
+    assert [entry["labelled"] for entry in record["rounds"]] == [30, 30, 30]
     assert [entry.get("epochs") for entry in record["rounds"]] == [3, 2, None]
     assert [entry.get("learned") for entry in record["rounds"]] == [258, 516, None], "three are held out of each sixty"
     assert record["training_passes"] == {"forward": 90, "backward": 0}

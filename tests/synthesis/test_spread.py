@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -27,6 +28,7 @@ def test_what_is_held_out_covers_all() -> None:
 
 def test_a_plan_falls_unless_it_is_to_be_spread() -> None:
     plan = SetPlan(sets=5, rows=1, groups=2, at_once=2)
-    assert plan.places == [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]
+    assert [plan.place(index) for index in range(5)] == [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]
     assert (plan.wave_count, len(plan.waves)) == (3, 3)
-    assert [place for place, _ in SetPlan(sets=5, rows=1, groups=2, at_once=2, spread=True).places] == spread_order(5)
+    spread = replace(plan, spread=True)
+    assert [spread.place(index)[0] for index in range(5)] == spread_order(5).tolist() == [0, 3, 1, 4, 2]
