@@ -43,6 +43,7 @@ FLOORS = {
     5: {
         "methods",
         "planning",
+        "subject",
         "estimating",
         "pipeline",
         "rounds",
@@ -85,6 +86,7 @@ NEIGHBOURS = {
     ("planning", "real_data"),
     ("estimating", "planning"),
     ("planning", "methods"),
+    ("planning", "subject"),
     ("benchmark", "methods"),
     ("training", "methods"),
     ("tuning", "methods"),
