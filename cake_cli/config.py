@@ -130,7 +130,7 @@ class TeacherConfig:
             ),
             ((self.mean is None) == (self.std is None), "--mean and --std belong together", "give both"),
             (self.request_rows is None or self.request_rows > 0, "request_rows must be positive", "leave it out"),
-            (self.timeout > 0, "timeout must be positive", "--set teacher.timeout=60"),
+            (0 < self.timeout <= 86_400, "timeout lies above 0, and is at most a day", "--set teacher.timeout=60"),
             (self.retries >= 0, "retries cannot be negative", "--set teacher.retries=5"),
             (
                 self.token_env is None or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.token_env) is not None,

@@ -202,6 +202,9 @@ def teacher_flags(settings: TeacherConfig) -> str:
         value = getattr(settings, entry.name)
         if entry.name == "file" or value == entry.default:
             continue
+        if entry.name in ("request_rows", "timeout", "retries"):
+            flags.append(f"--set teacher.{entry.name}={value}")
+            continue
         name = f"--{entry.name.replace('_', '-')}"
         written = ",".join(f"{item:g}" for item in value) if isinstance(value, tuple) else str(value)
         flags.append(name if value is True else f"--no-{entry.name}" if value is False else f"{name} {quote(written)}")

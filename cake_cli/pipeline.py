@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from cake_cli.address import as_address
 from cake_cli.catalog import short_name
 from cake_cli.config import LABELLED_ONLY
 from cake_cli.data import Evaluation, evaluate
-from cake_cli.errors import AgreementMissed, DataError
+from cake_cli.errors import AgreementMissed, CakeError, DataError
 from cake_cli.events import SILENT, Reporter
 from cake_cli.models.exporting import Export, default_path
 from cake_cli.models.students import load_student
@@ -44,11 +46,12 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     _describe(prepared, run)
     bank = prepared.bank
     if prepared.synthesizes:
-        if prepared.plan.rounds > 1:
-            bank = make_in_rounds(prepared, run, reporter, ranks)
-        else:
-            with run.timed("synthesis"):
-                bank = synthesize(prepared, run.bank_path, reporter, run, ranks)
+        with _passes_in_any_case(run):
+            if prepared.plan.rounds > 1:
+                bank = make_in_rounds(prepared, run, reporter, ranks)
+            else:
+                with run.timed("synthesis"):
+                    bank = synthesize(prepared, run.bank_path, reporter, run, ranks)
         prepared = replace(prepared, bank=bank)
     _record_bank(run, bank)
     if len(prepared.students) > 1:
@@ -64,6 +67,18 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     ranks.share(None)
     _require_agreement(prepared, run)
     return result(run)
+
+
+@contextmanager
+def _passes_in_any_case(run: RunDirectory) -> Iterator[None]:
+    """Writes down what the teacher was asked for a bank whose making is stopped, too."""
+    try:
+        yield
+    except BaseException:
+        with suppress(CakeError):
+            if (run.bank_path / "manifest.json").is_file():
+                run.update(teacher_passes=asdict(SampleBank.open(run.bank_path).passes))
+        raise
 
 
 def _record_bank(run: RunDirectory, bank: SampleBank | None) -> None:

@@ -18,7 +18,7 @@ from cake_cli.errors import DataError, RunError, is_out_of_memory
 from cake_cli.events import SILENT, Reporter, Stage
 from cake_cli.locks import LOCK, held, is_left_over
 from cake_cli.methods import build_engine, generator_training, untrained_generator
-from cake_cli.models.blackbox.checking import asked_again, is_noisy, moved_since
+from cake_cli.models.blackbox.checking import asked_again, still_the_same
 from cake_cli.models.classifier import Classifier
 from cake_cli.planning import Prepared
 from cake_cli.ranks import Ranks
@@ -148,6 +148,8 @@ def dead_ranks(path: Path, ranks: Ranks) -> list[int]:
 def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
     """Begins the bank, or makes one that a stopped run left ready to go on."""
     settings, engine = prepared.config.synthesis, _engine(prepared)
+    if engine.teacher.noise is not None:
+        reporter.warn(f"{engine.teacher.name}: {engine.teacher.noise}")
     if not (path / "manifest.json").exists():
         clear_leftovers(path)
         tuned = tune(prepared, engine, reporter)
@@ -193,33 +195,13 @@ def _about(prepared: Prepared, engine: Engine) -> dict[str, Any]:
 
 
 def _still_the_same(bank: SampleBank, engine: Engine, now: Tensor | None, reporter: Reporter) -> Engine:
-    """Refuses to go on where an endpoint says something else than when the bank was begun.
-
-    Args:
-        bank: that was begun.
-        engine: whose teacher is asked.
-        now: its logits (3, K) to the rows of the check; None where they change anyway, or cannot.
-        reporter: told if answers turn out to be noisy.
-
-    Returns:
-        The engine; of a noisy teacher one that looks no more.
-
-    Raises:
-        RunError: with how far they have moved.
-    """
+    """The engine, or one that looks no more; raises if its teacher answers otherwise than when the bank was begun."""
     begun = (bank.manifest.get("black_box") or {}).get("answers")
-    if now is None or begun is None:
+    if begun is None:
         return engine
-    teacher, moved = engine.teacher, moved_since(torch.tensor(begun), now)
-    if moved is None:
-        return engine
-    if is_noisy(teacher, engine.hardware, [torch.tensor(begun), now]):
-        reporter.warn(f"{teacher.name} answers the same question otherwise now and then, so labels are noisy")
-        return replace(engine, teacher=replace(teacher, answers=None))
-    raise RunError(
-        f"{teacher.name} answers otherwise than when the bank {bank.path} was begun: {moved}",
-        "bring back the model that answered then, and `cake resume`; or begin anew with another --out",
-    )
+    known = torch.tensor(begun)
+    teacher = still_the_same(engine.teacher, engine.hardware, known, now, reporter, bank=bank.path)
+    return engine if teacher is engine.teacher else replace(engine, teacher=teacher)
 
 
 def _known(begun: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +288,8 @@ def _make_waves(
                 if after < len(missing):
                     engine.expect(waves[missing[after]])
                 engine, wave = fitting_wave(engine, waves[missing[number]], course, reporter.warn)
-                engine = _still_the_same(bank, engine, asked_again(engine.teacher, engine.hardware), reporter)
+                if engine.teacher.answers is not None:
+                    engine = _still_the_same(bank, engine, asked_again(engine.teacher, engine.hardware), reporter)
                 writer.put(wave, engine.rows_per_pass)
                 del wave  # it is the writer's now: memory holds this one and the next
         except TimeIsUp:

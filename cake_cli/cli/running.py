@@ -121,7 +121,7 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
     sets = prepared.plan
     samples = prepared.samples
     fresh = prepared.synthesizes
-    asked = 0
+    asked, is_asked = 0, as_address(prepared.config.teacher.file or "") is not None  # nobody knows its size
     if fresh and sets.rounds > 1 and prepared.config.synthesis.disagreement_weight > 0:
         asked = (samples - len(sets.rounds_of_sets[0]) * sets.set_size) * prepared.config.synthesis.steps
     return {
@@ -131,7 +131,7 @@ def plan_json(prepared: Prepared, cost: Estimate, out: Path) -> dict[str, Any]:
         "student": prepared.architecture,
         "students": list(prepared.students),
         "sizes": {
-            "teacher": None if prepared.teacher_size is None else asdict(prepared.teacher_size),
+            "teacher": None if prepared.teacher_size is None or is_asked else asdict(prepared.teacher_size),
             "student": None if prepared.student is None else asdict(prepared.student.size),
             "students": {name: asdict(student.size) for name, student in prepared.blueprints.items()},
         },

@@ -63,6 +63,8 @@ class Classifier:
     """Which model would have a gradient."""
     seconds_a_row: float | None = None
     """How long a row took, where every row that is asked may cost: then none is asked to time a run."""
+    noise: str | None = None
+    """What was seen of a black box whose answers to the same rows differ."""
     answers: Tensor | None = None
     """Its logits (3, K) to the rows of the check, where what answers may change and did not meanwhile."""
 

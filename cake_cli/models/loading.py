@@ -247,6 +247,7 @@ def adapt(opened: OpenedModel, settings: TeacherConfig, *, name: str, digest: st
         no_gradient=why,
         instead=opened.instead,
         seconds_a_row=measured.seconds_a_row if opened.answers_may_cost else None,
+        noise=measured.notes[0] if measured.notes and not measured.constant else None,
         answers=nn.Sequential(*after)(measured.outputs) if opened.answers_may_change and measured.constant else None,
     )
 

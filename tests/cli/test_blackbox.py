@@ -192,6 +192,42 @@ def test_noisy_answers_are_said_before_the_run(cake: Cake, served: Served) -> No
     outcome = cake("distill", served.address, *ASKED, *TINY, "--method", "noise", "-o", "run")
     assert outcome.code == 0, outcome.err
     assert "answers change: by " in outcome.err
+    assert any("answers change: by " in told for told in record(Path("run"))["warnings"])
+
+
+def test_a_noisy_model_that_is_another_one_is_noticed(cake: Cake, served: Served) -> None:
+    draw = np.random.default_rng(0)
+    right, flags = served.scores, [*ASKED, *SYNTHESIS, *ESTIMATED]
+    served.dies_after = 5 + 13
+    refusal(cake("synthesize", served.address, *flags, "-o", "bank"), 5)
+    served.dies_after = None
+    served.scores = lambda rows: -right(rows) + 0.05 * draw.normal(size=(len(rows), 3))
+    assert "answers otherwise than when the bank bank was begun" in refusal(cake("resume", "bank"), 6)
+    served.scores = lambda rows: right(rows) + 0.05 * draw.normal(size=(len(rows), 3))
+    outcome = cake("resume", "bank")
+    assert outcome.code == 0, outcome.err
+    assert "answers change: by " in outcome.err, "it is the same, and noisy now"
+
+
+def test_a_model_of_other_classes_is_noticed(cake: Cake, served: Served) -> None:
+    right = served.scores
+    served.dies_after = 5 + 13
+    flags = [*ASKED, *SYNTHESIS, "--set", "set_size=30", *ESTIMATED]
+    refusal(cake("distill", served.address, *flags, "--student", "linear", "-o", "run"), 5)
+    stopped = record(Path("run"))
+    assert stopped["teacher_passes"]["forward"] > 0, "what was asked for is known of a run that stopped, too"
+    served.dies_after = None
+    served.scores = tanh_scores(classes=6)
+    said = refusal(cake("resume", "run"), 6)
+    assert "answers of 6 classes, and the bank run/bank was begun of 3" in said
+    served.scores = right
+    assert cake("resume", "run").code == 0
+
+
+def test_what_has_no_flag_is_told_as_a_setting(cake: Cake, served: Served) -> None:
+    flags = [*ASKED, "--set", "teacher.retries=0", "--set", "teacher.request_rows=1000000"]
+    told = cake("inspect", served.address, *flags).out
+    assert "--set teacher.request_rows=1000000 --set teacher.retries=0 --student" in told
 
 
 def test_a_label_that_is_another_now_and_then_stops_nothing(cake: Cake, served: Served) -> None:
@@ -225,6 +261,14 @@ def test_the_token_is_written_nowhere(
     assert outcome.code == 0, outcome.err
     assert served.headers[0]["Authorization"] == "Bearer sesame-7"
     assert "sesame" not in outcome.out + outcome.err
+    served.requests, served.change = (
+        0,
+        lambda answer: answer if served.requests < 7 else {"error": "hdr Bearer sesame-7"},
+    )
+    said = refusal(cake("distill", served.address, *flags, *TINY, "--method", "noise", "-o", "told"), 6)
+    assert "without scores" in said
+    assert "sesame" not in said
+    served.change = lambda answer: answer
     assert not [file for file in own_folder.rglob("*") if file.is_file() and b"sesame" in file.read_bytes()]
     assert "--token-env is for endpoints" in refusal(cake("inspect", int8(own_folder), "--token-env", "MY_TOKEN"), 2)
     data = save_heldout(own_folder / "heldout.npz")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cake_cli.errors import RunError
+from cake_cli.models.blackbox.client import TooLarge, TooLong
 from cake_cli.models.classifier import logits_of_labels
 from cake_cli.models.opened import OutputKind
 
@@ -37,7 +38,7 @@ class BlackBox(nn.Module):
     Args:
         oracle: who is asked.
         most_rows: of one question; None for any number.
-        classes: K, where only labels are said; otherwise the first answer tells.
+        classes: K, where only labels are said, or where it is known; otherwise the first answer tells.
     """
 
     def __init__(self, oracle: Oracle, *, most_rows: int | None = None, classes: int | None = None) -> None:
@@ -45,6 +46,8 @@ class BlackBox(nn.Module):
         self.oracle = oracle
         self.most_rows = most_rows
         self.classes = classes
+        self.columns: int | None = None
+        """Numbers of an answer to a row, as the first one tells: of two classes one may stand for both."""
         self.kind: OutputKind | None = None
         """What answers are, where they say it."""
         self.asked = 0
@@ -58,26 +61,43 @@ class BlackBox(nn.Module):
             EnvironmentFault: if there is no answer.
         """
         given = rows.detach().float().cpu().numpy()
-        size = self.most_rows or len(given)
-        parts = [self._part(given[first : first + size]) for first in range(0, len(given), size)]
+        parts: list[Tensor] = []
+        first = 0
+        while first < len(given):
+            some = given[first : first + (self.most_rows or len(given))]
+            try:
+                parts.append(self._part(some))
+            except (TooLarge, TooLong):
+                if len(some) == 1:
+                    raise
+                self.most_rows = len(some) // 2
+                continue
+            first += len(some)
         return torch.cat(parts).to(rows.device)
 
     def _part(self, rows: np.ndarray) -> Tensor:
         answer = self.oracle.ask(rows)
+        if self.asked and answer.kind != self.kind:
+            told, before = (kind or "scores" for kind in (answer.kind, self.kind))
+            raise RunError(f"an answer holds {told}, and those before held {before}", "the same for every input")
         self.asked += len(rows)
         values = torch.from_numpy(answer.values)
         if len(values) != len(rows):
             raise RunError(f"{len(rows)} rows were asked and {len(values)} were answered", "an answer for each row")
         if not bool(values.isfinite().all()):
-            raise RunError("an answer is not a finite number", "check --input-range, --mean and --std")
+            raise RunError(
+                "an answer is not a finite number",
+                "check --input-range, --mean and --std; or --outputs labels, where its labels are good",
+            )
         self.kind = answer.kind
         if values.dim() == 1:
             return self._labels(values)
-        if self.classes is None:
-            self.classes = values.shape[1]
-        elif values.shape[1] != self.classes:
+        columns = values.shape[1]
+        if self.columns is None and (self.classes in (None, columns) or (self.classes, columns) == (2, 1)):
+            self.columns = columns
+        if columns != self.columns:
             raise RunError(
-                f"an answer has {values.shape[1]} numbers a row, and {self.classes} were expected",
+                f"an answer has {columns} numbers a row, and {self.columns or self.classes} were expected",
                 "as many scores for every input; --classes K where only labels are answered",
             )
         return values

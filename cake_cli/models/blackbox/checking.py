@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cake_cli.errors import ModelFileError, RunError
+from cake_cli.events import Reporter
 from cake_cli.hardware import Hardware
 from cake_cli.models.blackbox.box import BlackBox
 from cake_cli.models.classifier import Batched, Classifier
 from cake_cli.models.opened import OpenedModel
 from cake_cli.models.verify import TOLERANCE, Measured, deviation, probe_rows
 
-SAME = 1e-6
-"""A difference, relative to the greatest score, that is none."""
 MOVED = 1e-3
-"""A difference from the answers of another day that is more than rounding."""
+"""A difference, relative to the greatest score, from another answer to the same rows that is more than rounding."""
+NOISE = 5
+"""How many times as far apart as two answers of a noisy model are those that another model gave."""
 
 
 def measure_answers(opened: OpenedModel, rows: Tensor, *, verify: bool) -> Measured:
@@ -51,16 +53,17 @@ def measure_answers(opened: OpenedModel, rows: Tensor, *, verify: bool) -> Measu
     except RunError as fault:
         raise ModelFileError(fault.what, fault.fix) from fault
     moved = deviation(again, first)
-    if moved > SAME:
+    if moved > MOVED:
         note = f"answers change: by {moved:.1%} of the largest score for the same input, so labels are noisy"
         return Measured(box, "direct", first, (_asked(box),), (note,), constant=False, seconds_a_row=spent)
     apart = deviation(alone, first)
-    if apart <= TOLERANCE:
-        checks = (f"rows independent (within {apart:.0e})", "the same answer twice", _asked(box))
+    twice = "the same answer twice" + (f" (within {moved:.0e})" if moved else "")
+    if apart <= max(TOLERANCE, NOISE * moved):
+        checks = (f"rows independent (within {apart:.0e})", twice, _asked(box))
         return Measured(box, "direct", first, checks, seconds_a_row=spent)
     note = f"an answer depends on the other rows that are asked with it (by {apart:.1%}): rows are asked one by one"
     looped, spent = Batched(box, "loop"), min(seconds for _, seconds in each)
-    return Measured(looped, "loop", alone, ("the same answer twice", _asked(box)), (note,), seconds_a_row=spent)
+    return Measured(looped, "loop", alone, (twice, _asked(box)), (note,), seconds_a_row=spent)
 
 
 def _timed(box: BlackBox, rows: Tensor) -> tuple[Tensor, float]:
@@ -106,10 +109,51 @@ def moved_since(before: Tensor, now: Tensor) -> Moved | None:
 
 def asked_again(teacher: Classifier, hardware: Hardware) -> Tensor | None:
     """What a black box now says to the rows of its check, logits (R, K); None of any other teacher."""
-    if teacher.answers is None:
-        return None
+    return None if teacher.answers is None else _asked_of(teacher, hardware, len(teacher.answers))
+
+
+def _asked_of(teacher: Classifier, hardware: Hardware, rows: int) -> Tensor:
+    """The answers, logits (R, K), to so many rows of the check."""
     with torch.no_grad():
-        return teacher(hardware.place_rows(probe_rows(teacher.spec.shape, len(teacher.answers)))).cpu()
+        return teacher(hardware.place_rows(probe_rows(teacher.spec.shape, rows))).cpu()
+
+
+def still_the_same(
+    teacher: Classifier, hardware: Hardware, begun: Tensor, now: Tensor | None, reporter: Reporter, *, bank: Path
+) -> Classifier:
+    """Refuses to go on where an endpoint says something else than when a bank was begun.
+
+    Args:
+        teacher: that is asked.
+        hardware: the device.
+        begun: its logits (R, K) to the rows of the check when the bank was begun, which were the same twice.
+        now: those of now; None where it turned out to be noisy.
+        reporter: told if it is.
+        bank: for the message.
+
+    Returns:
+        The teacher; one that looks no more if its answers are noisy.
+
+    Raises:
+        RunError: with how far they have moved.
+    """
+    moved = None if now is None else moved_since(begun, now)
+    if now is not None and (moved is None or is_noisy(teacher, hardware, [begun, now])):
+        if moved is not None:
+            reporter.warn(f"{teacher.name} answers the same question otherwise now and then, so labels are noisy")
+            teacher = replace(teacher, answers=None)
+        return teacher
+    if now is None and teacher.noise is not None:
+        one, other = (_asked_of(teacher, hardware, len(begun)) for _ in range(2))
+        moved = moved_since(begun, one)
+        if moved is None or moved.share <= NOISE * deviation(one, other):
+            return teacher
+    if moved is None:
+        return teacher
+    raise RunError(
+        f"{teacher.name} answers otherwise than when the bank {bank} was begun: {moved}",
+        "bring back the model that answered then, and `cake resume`; or begin anew with another --out",
+    )
 
 
 def is_noisy(teacher: Classifier, hardware: Hardware, known: Sequence[Tensor]) -> bool:

@@ -30,8 +30,18 @@ MOST_BYTES = 64 * 2**20
 """Of an answer."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 GO_ON = "a run that it stopped goes on with `cake resume`"
+TOO_LARGE = 413
+"""The status code of a request of too many rows."""
 DENIED = frozenset({401, 403})
 """Status codes of an endpoint that wants to know who asks."""
+
+
+class TooLarge(EnvironmentFault):
+    """A request had too many rows for the endpoint."""
+
+
+class TooLong(RunError):
+    """An answer is longer than is read."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -57,7 +67,7 @@ def authorization(address: str, variable: str | None) -> tuple[str, str] | None:
     parts = urlsplit(address)
     if parts.scheme != "https" and parts.hostname not in _LOCAL:
         raise UsageError(f"a token for {parts.hostname} would be sent unencrypted", "https://..., or no --token-env")
-    name, colon, rest = value.partition(":")
+    name, colon, rest = value.partition(": ")  # a token may have a colon, and no space
     if colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
         return name, rest.strip()
     return "Authorization", f"Bearer {value}"
@@ -88,6 +98,8 @@ class Client:
         self.timeout = timeout
         self.retries = retries
         self.header = header
+        value = "" if header is None else header[1]
+        self._secrets = [part for part in (value, *value.split()[-1:]) if part]
         self.pause = pause
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect, TimedHTTP, TimedHTTPS)
 
@@ -109,6 +121,8 @@ class Client:
                 if fault.code in DENIED:
                     told = "check the token" if self.header else "export TOKEN=..., and --token-env TOKEN"
                     raise self._stopped(why, told) from None
+                if fault.code == TOO_LARGE:
+                    raise TooLarge(f"{why} to a single row", f"check the address and the server; {GO_ON}") from None
                 if fault.code not in BUSY:
                     raise self._stopped(why) from None
                 if asked is not None and asked > LONGEST_PAUSE:
@@ -116,7 +130,7 @@ class Client:
                 pause = wait if asked is None else asked
             except (OSError, http.client.HTTPException) as fault:
                 reason = fault.reason if isinstance(fault, urllib.error.URLError) else fault
-                why = f"{self.host} does not answer: {_said(reason)}"
+                why = f"{self.host} does not answer: {_said(self.without_token(str(reason)) or type(reason).__name__)}"
                 if "CERTIFICATE_VERIFY_FAILED" in why:
                     raise self._stopped(why) from None
                 pause = wait
@@ -138,7 +152,8 @@ class Client:
                 parts.append(piece)
                 size += len(piece)
                 if size > MOST_BYTES:
-                    raise RunError(f"{self.host} answered more than {MOST_BYTES // 2**20} MiB", "fewer rows a request")
+                    told = f"{self.host} answered more than {MOST_BYTES // 2**20} MiB to a single row"
+                    raise TooLong(told, "an endpoint that answers scores alone")
             if response.length:
                 raise http.client.HTTPException(f"its answer ended {response.length:,} bytes early")
             if not parts and response.length is None:
@@ -150,7 +165,13 @@ class Client:
         to = fault.headers.get("Location")
         sent = f", a redirect to {to}, which is not followed" if 300 <= fault.code < 400 and to else ""
         reason = f" {fault.reason}" if fault.reason else ""
-        return f"{self.host} answered {fault.code}{reason}{sent}"
+        return self.without_token(f"{self.host} answered {fault.code}{reason}{sent}")
+
+    def without_token(self, text: str) -> str:
+        """Some text of an answer, which may repeat what it was asked with, fit to be written down."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***").replace(secret.replace("/", r"\/"), "***")  # as JSON may write it
+        return text
 
     def _stopped(self, why: str, first: str = "check the address and the server") -> EnvironmentFault:
         return EnvironmentFault(why, f"{first}; {GO_ON}")
@@ -164,7 +185,7 @@ def _retry_after(text: str | None) -> float | None:
         return float(text)
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -53,10 +54,12 @@ class EndpointOracle:
             EnvironmentFault: if nothing comes back.
         """
         body = self.client.post(json.dumps({"inputs": rows.tolist()}).encode())
-        return read_answer(body, len(rows), self.client.host, labels=self.labels)
+        return read_answer(body, len(rows), self.client.host, labels=self.labels, clean=self.client.without_token)
 
 
-def read_answer(body: bytes, rows: int, host: str, *, labels: bool = False) -> Answer:
+def read_answer(
+    body: bytes, rows: int, host: str, *, labels: bool = False, clean: Callable[[str], str] = str
+) -> Answer:
     """What an endpoint said.
 
     Args:
@@ -64,32 +67,35 @@ def read_answer(body: bytes, rows: int, host: str, *, labels: bool = False) -> A
         rows: that were asked.
         host: for messages.
         labels: whether one number a row is a label; otherwise it is a score.
+        clean: takes out of what is shown of it what nobody may see.
 
     Raises:
         RunError: if it is not JSON, or not of the form that this module documents.
     """
+    shown = _shown(body, clean)
     fix = 'the endpoint must answer {"scores": [[...], ...]}, as many rows as were asked'
     try:
         told = json.loads(body)
     except (ValueError, RecursionError) as fault:
-        raise RunError(f"{host} answered what is not JSON: {_shown(body)}", fix) from fault
+        raise RunError(f"{host} answered what is not JSON: {shown}", fix) from fault
     key = next((name for name in KEYS if isinstance(told, dict) and name in told), None)
     if key is None:
-        raise RunError(f"{host} answered JSON without scores: {_shown(body)}", fix)
+        raise RunError(f"{host} answered JSON without scores: {shown}", fix)
     values = _numbers(told[key])
     if values is None:
-        raise RunError(f"{host} answered {key!r} that are no table of numbers: {_shown(body)}", fix)
+        raise RunError(f"{host} answered {key!r} that are no table of numbers: {shown}", fix)
     if len(values) != rows:
         raise RunError(f"{host} was asked {rows} rows and answered {len(values)}", fix)
     kind = KEYS[key]
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 and (labels or kind == "labels") else values
     if values.ndim == 1 and (labels or kind == "labels"):
         if not bool((values == np.rint(values)).all()):
-            raise RunError(f"{host} answered labels that are no whole numbers: {_shown(body)}", fix)
+            raise RunError(f"{host} answered labels that are no whole numbers: {shown}", fix)
         return Answer(values.astype(np.int64), "labels")
     if kind == "labels":
-        raise RunError(f"{host} answered several labels a row: {_shown(body)}", fix)
-    return Answer(values.reshape(rows, -1).astype(np.float32), kind)
+        raise RunError(f"{host} answered several labels a row: {shown}", fix)
+    with np.errstate(over="ignore"):  # what is too large for float32 is not finite then, and refused
+        return Answer(values.reshape(rows, -1).astype(np.float32), kind)
 
 
 def _numbers(given: object) -> np.ndarray | None:
@@ -108,9 +114,9 @@ def _numbers(given: object) -> np.ndarray | None:
     return values if isinstance(given[0], list) else values[:, 0]
 
 
-def _shown(body: bytes) -> str:
+def _shown(body: bytes, clean: Callable[[str], str]) -> str:
     """The beginning of an answer, on one line."""
-    text = " ".join(body[:200].decode("utf-8", "replace").split())
+    text = " ".join(clean(body[:10_000].decode("utf-8", "replace")).split())
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 

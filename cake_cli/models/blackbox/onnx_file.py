@@ -83,12 +83,16 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
         UsageError: if the settings contradict the file.
     """
     original = read_model(path)
-    if any(node.op_type in _LOOPS for node in every_node(original)):
-        raise fault  # nobody knows whether it ends
+    loop = next((node.op_type for node in every_node(original) if node.op_type in _LOOPS), None)
+    if loop is not None:
+        why = f"{fault.what}; and to be asked for outputs it has a loop ({loop}), of which nobody knows whether it ends"
+        raise NoGradient(why, fault.fix)
     graph = ModelProto()
     graph.CopyFrom(original)
     mends = prepare(graph, PASSES)
-    name, gives_labels = _output(graph, settings)
+    stated = {entry.key: entry.value for entry in original.metadata_props}
+    told = read_names(original) | stated
+    name, gives_labels = _output(graph, settings, counted=settings.classes is not None or "cake.class_names" in told)
     keep_output(graph, name)
     port = choose_input(graph)
     rows = read_rows(port, Port.of(graph.graph.output[0]), settings.input_shape)
@@ -97,8 +101,7 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
         runtime = FileRuntime([lambda: graph], port, rows, [name], bounded=True)
     except NoRuntime as refused:
         raise fault from refused
-    stated = {entry.key: entry.value for entry in original.metadata_props}
-    metadata = _metadata(read_names(original) | stated, scaling, rows.shape)
+    metadata = _metadata(told, scaling, rows.shape)
     names = json.loads(metadata["cake.class_names"]) if "cake.class_names" in metadata else []
     classes = settings.classes or len(names) or None
     if gives_labels and classes is None:
@@ -120,11 +123,15 @@ def open_onnx_black_box(path: Path, settings: TeacherConfig, fault: NoGradient) 
     )
 
 
-def _output(graph: ModelProto, settings: TeacherConfig) -> tuple[str, bool]:
-    """The name of the scores, or of the labels where there is nothing else or they are asked for; and which it is."""
+def _output(graph: ModelProto, settings: TeacherConfig, *, counted: bool) -> tuple[str, bool]:
+    """The name of the scores, or of the labels; and which it is.
+
+    Labels are taken where there is nothing else, or where they are asked for and their classes are `counted`: of scores
+    the number of classes is known, and the most probable one is the label.
+    """
     ports = {value.name: Port.of(value) for value in graph.graph.output}
     whole = [name for name, port in ports.items() if not port.is_float and port.kind != TensorProto.STRING]
-    if settings.output is None and settings.outputs == "labels" and whole:
+    if settings.output is None and settings.outputs == "labels" and whole and counted:
         return whole[0], True
     try:
         name = choose_output(graph, settings.output)

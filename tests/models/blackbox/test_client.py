@@ -50,6 +50,24 @@ def test_an_endpoint_that_wants_too_much_patience_ends_the_run(served: Served) -
     assert served.requests == 1
 
 
+def test_a_date_that_no_calendar_has_is_no_wish(served: Served) -> None:
+    served.faults = [(429, {"Retry-After": "Wed, 21 Oct 2099 07:28:00 +99999999999999"}, b"")]
+    pauses: list[float] = []
+    assert b"scores" in client(served, pauses=pauses).post(QUESTION)
+    assert pauses == [0.5]
+
+
+@pytest.mark.parametrize("header", [("Authorization", "Bearer sesame/7"), ("X-Key", "sesame/7")])
+def test_what_repeats_the_token_is_shown_without_it(served: Served, header: tuple[str, str]) -> None:
+    patient = Client(served.address, timeout=5, retries=0, header=header)
+    served.faults = [(307, {"Location": "http://elsewhere/?sesame/7"}, b"")]
+    with pytest.raises(EnvironmentFault, match=r"elsewhere/\?\*\*\*, which is not followed") as caught:
+        patient.post(QUESTION)
+    assert "sesame" not in caught.value.what
+    assert patient.without_token(r'{"hdr": "Bearer sesame\/7"}').count("sesame") == 0
+    assert client(served).without_token("as it is") == "as it is"
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 500])
 def test_what_no_patience_mends_ends_at_once(served: Served, status: int) -> None:
     served.faults = [(status, {}, b"why")]
@@ -175,6 +193,8 @@ def test_the_token_comes_from_the_environment(served: Served, monkeypatch: pytes
     Client(served.address, timeout=5, retries=0, header=header).post(QUESTION)
     assert {name.lower(): value for name, value in served.headers[0].items()}["x-api-key"] == "12:3"
     assert authorization(served.address, None) is None
+    monkeypatch.setenv("MINE", "123456:ABC-DEF")
+    assert authorization(served.address, "MINE") == ("Authorization", "Bearer 123456:ABC-DEF"), "a token with a colon"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from cake_cli.config import TeacherConfig
 from cake_cli.errors import CakeError, EnvironmentFault, ModelFileError, RunError, UsageError
 from cake_cli.models.blackbox.endpoint import read_answer
 from cake_cli.models.loading import load_classifier
-from tests.models.blackbox.serving import Served, serving, tanh_scores
+from tests.models.blackbox.serving import Scores, Served, serving, tanh_scores
 
 SETTINGS = TeacherConfig(input_shape=(1, 4, 4), retries=0, timeout=5)
 
@@ -98,6 +98,66 @@ def test_answers_that_change_are_said(served: Served) -> None:
     teacher = opened(served)
     assert any("answers change: by " in mend for mend in teacher.mends)
     assert teacher.answers is None, "so nothing can be compared later"
+
+
+def jitter(scores: Scores) -> Scores:
+    """The same up to what a graphics card adds."""
+    noise = np.random.default_rng(0)
+    return lambda rows: scores(rows) * (1 + 1e-5 * noise.normal(size=(len(rows), 3)))
+
+
+def test_rounding_is_no_noise(served: Served) -> None:
+    served.scores = jitter(tanh_scores())
+    teacher = opened(served)
+    assert (teacher.batching, teacher.noise, teacher.mends) == ("direct", None, ())
+    assert teacher.answers is not None, "so that another model is noticed"
+    served.scores = jitter(lambda rows: tanh_scores()(rows) * len(rows))
+    assert opened(served).batching == "loop"
+
+
+def test_a_request_that_is_too_large_is_asked_in_parts(served: Served) -> None:
+    teacher = opened(served, request_rows=100)
+    right = served.scores
+    rows, sizes = torch.randn(100, 1, 4, 4), []
+
+    def at_most(answer: dict[str, Any]) -> Any:
+        sizes.append(len(answer["scores"]))
+        if sizes[-1] > 30:
+            served.faults = [(413, {}, b"")]  # for the next
+        return answer
+
+    served.faults = [(413, {}, b""), (413, {}, b"")]
+    served.change = at_most
+    assert np.allclose(teacher(rows).numpy(), right(rows.numpy()), atol=1e-5)
+    assert sizes == [25, 25, 25, 25]
+    served.faults = [(413, {}, b"")]
+    with pytest.raises(EnvironmentFault, match=r"answered 413 .* to a single row"):
+        teacher(rows[:1])
+
+
+def test_an_answer_of_another_kind_is_refused(served: Served) -> None:
+    teacher = opened(served)
+    served.change = lambda answer: {"labels": [0] * len(answer["scores"])}
+    with pytest.raises(RunError, match="holds labels, and those before held scores"):
+        teacher(torch.zeros(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("outputs", ["auto", "logits", "probs"])
+def test_one_number_a_row_is_of_two_classes(outputs: str) -> None:
+    scores = tanh_scores(classes=1)
+    with serving(lambda rows: scores(rows) if outputs != "probs" else 1 / (1 + np.exp(-scores(rows)))) as served:
+        teacher = opened(served, classes=2, outputs=outputs)
+        rows = torch.randn(20, 1, 4, 4)
+        found = teacher(rows)
+        assert (teacher.classes, found.shape) == (2, (20, 2))
+        assert found.argmax(1).tolist() == (scores(rows.numpy())[:, 0] > 0).astype(int).tolist()
+
+
+def test_a_number_beyond_float32_is_not_finite(served: Served, recwarn: pytest.WarningsRecorder) -> None:
+    served.change = lambda answer: {"scores": [[1e39, 1, 2]] * len(answer["scores"])}
+    with pytest.raises(ModelFileError, match="not a finite number"):
+        opened(served)
+    assert not recwarn.list
 
 
 def test_answers_that_depend_on_other_rows_are_asked_one_by_one() -> None:

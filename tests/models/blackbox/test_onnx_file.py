@@ -93,6 +93,14 @@ def test_labels_of_a_tree_ensemble_are_numbered_as_its_classes(tmp_path: Path) -
     assert found == run(file, rows, "label").tolist()
 
 
+def test_of_scores_beside_labels_that_do_not_tell_their_number_the_greatest_is_taken(tmp_path: Path) -> None:
+    file = trees(tmp_path)
+    teacher = load_classifier(file, TeacherConfig(outputs="labels"))
+    assert (teacher.output_kind, teacher.classes) == ("labels", 3)
+    rows = draw(30, 4)
+    assert teacher(torch.from_numpy(rows)).argmax(1).tolist() == run(file, rows, "label").tolist()
+
+
 def test_a_file_that_gives_labels_alone(tmp_path: Path) -> None:
     file = labels_only(tmp_path)
     with pytest.raises(ModelFileError, match="does not tell of how many classes") as caught:
@@ -111,7 +119,7 @@ def test_what_no_runtime_runs_is_refused_as_before(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_may_never_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoGradient, match="Loop"):
+    with pytest.raises(NoGradient, match=r"a loop \(Loop\), of which nobody knows whether it ends"):
         load_classifier(save(endless_loop(), tmp_path))
 
 
