@@ -122,13 +122,7 @@ def settle(prepared: Prepared, bank: Path | None, ranks: Ranks) -> tuple[Prepare
         return prepared, _shared(estimate(prepared), ranks)
     budget = prepared.config.synthesis.budget_seconds
     if bank is not None and (bank / "manifest.json").is_file():
-        begun, subject = SampleBank.open(bank), prepared.subject
-        if begun.teacher_sha256 == subject.sha256 and begun.classes != subject.classes:  # of an endpoint
-            raise RunError(
-                f"the teacher answers of {subject.classes} classes, and the bank {bank} was begun of {begun.classes}",
-                "bring back the model that answered then, and `cake resume`; or begin anew with another --out",
-            )
-        prepared = replace(prepared, plan=begun.plan_for(prepared.plan.samples))
+        prepared = replace(prepared, plan=SampleBank.open(bank).plan_for(prepared.plan.samples))
     elif budget is not None:
         whole = prepared.plan
         prepared = replace(prepared, plan=_plan_within(prepared, budget, ranks))

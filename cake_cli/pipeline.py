@@ -46,6 +46,8 @@ def distill(prepared: Prepared, run: RunDirectory, reporter: Reporter, ranks: Ra
     _describe(prepared, run)
     bank = prepared.bank
     if prepared.synthesizes:
+        if prepared.teacher is not None and prepared.teacher.noise is not None:
+            reporter.warn(f"{prepared.teacher.name}: {prepared.teacher.noise}")
         with _passes_in_any_case(run):
             if prepared.plan.rounds > 1:
                 bank = make_in_rounds(prepared, run, reporter, ranks)

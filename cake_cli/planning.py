@@ -29,7 +29,7 @@ from cake_cli.models.response import doubt_of
 from cake_cli.ranks import Ranks
 from cake_cli.real_data import open_real
 from cake_cli.spec import InputSpec
-from cake_cli.subject import Subject, open_teacher, settings_beside, subject_of
+from cake_cli.subject import Subject, open_teacher, require_same_classes, subject_of
 from cake_cli.synthesis.bank import SampleBank
 from cake_cli.synthesis.copies import require_writable
 from cake_cli.synthesis.engine import Passes
@@ -228,12 +228,13 @@ class Prepared:
         return wanted and self.heldout is not None and self.teacher is not None
 
 
-def prepare(config: Config, *, student: bool) -> Prepared:
+def prepare(config: Config, *, student: bool, begun: Path | None = None) -> Prepared:
     """Opens and checks everything that a run needs, before anything is written.
 
     Args:
         config: of the run.
         student: whether a student is to be trained.
+        begun: folder of the bank that is gone on with, if any.
 
     Raises:
         UsageError: if the configuration asks for something that cannot be.
@@ -244,7 +245,6 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     if config.teacher.file is None and config.synthesis.bank is None:
         asked = "cake distill TEACHER.onnx --student cnn" if student else "cake synthesize TEACHER.onnx -o bank"
         raise UsageError("which teacher?", asked)
-    unused = config.synthesis.unused_beside_a_bank
     if student and config.student.architecture is None:
         raise UsageError("which student?", "--student cnn, or mlp for vectors; `cake students` lists them")
     if student and config.real_alone and (method := config.synthesis.method) not in (None, "cake"):
@@ -256,9 +256,9 @@ def prepare(config: Config, *, student: bool) -> Prepared:
     hardware = pick(device, config.hardware.precision, deterministic=config.hardware.deterministic)
     bank = None if config.synthesis.bank is None else SampleBank.open(Path(config.synthesis.bank))
     started = time.perf_counter()
-    config = replace(config, teacher=settings_beside(config.teacher, bank))
     teacher = open_teacher(config.teacher, bank)
     load_seconds = time.perf_counter() - started
+    unused = () if bank is None else config.synthesis.unused_beside(bank.manifest["synthesis"])
     if teacher is not None:
         config = replace(config, synthesis=resolved(config.synthesis, teacher))
     size = None if teacher is None or not student else size_of(teacher, Path(config.teacher.file or ""))
@@ -267,6 +267,7 @@ def prepare(config: Config, *, student: bool) -> Prepared:
         doubt = doubt_of(teacher, multiply_adds(teacher) if size is None else size.multiply_adds)
     teacher = None if teacher is None else teacher.on(hardware)
     subject = subject_of(teacher, bank)
+    require_same_classes(subject, begun)
     require_writable(subject.spec, config.synthesis.formats)
     if bank is not None:
         plan = bank.plan

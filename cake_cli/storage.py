@@ -186,7 +186,7 @@ def check_output(path: Path, *, force: bool, own: bool = False, reads: Sequence[
         path: a folder, there or not.
         force: whether what is there will be moved aside.
         own: whether this process holds the folder already.
-        reads: files and folders that the run needs.
+        reads: files and folders that the run needs, by absolute paths.
 
     Raises:
         DataError: if another process works in it.
@@ -207,9 +207,12 @@ def check_output(path: Path, *, force: bool, own: bool = False, reads: Sequence[
             raise UsageError(f"{path} cannot be created: {nearest} is not a folder", "choose another --out")
         if path.is_dir() and _holds_something(path) and path.name in ("", ".."):
             raise UsageError(f"{path} is not empty, and cannot be moved aside by that name", "choose another --out")
-        needed = next((file for file in reads if file.resolve().is_relative_to(path.resolve())), None)
-        if path.is_dir() and needed is not None:
-            raise UsageError(f"{needed} lies in {path}, which --force would move aside", "choose another --out")
+        if force and path.is_dir() and not path.is_symlink() and _holds_something(path):  # of a link the link is moved
+            needed = next((file for file in reads if file.is_relative_to(path.absolute())), None)
+            needed = needed or next((file for file in reads if file.is_relative_to(path.resolve())), None)
+            if needed is not None:
+                told = f"{needed} lies in {path}" if needed != path.resolve() else f"{path} is needed"
+                raise UsageError(f"{told}, which --force would move aside", "choose another --out")
         if not os.access(nearest, os.W_OK):
             raise UsageError(f"{path} cannot be created: {nearest} is not writable", "choose another --out")
     except OSError as fault:

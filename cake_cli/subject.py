@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cake_cli.config import TeacherConfig
-from cake_cli.errors import DataError, UsageError
+from cake_cli.errors import CakeError, DataError, RunError, UsageError
 from cake_cli.models.classifier import Classifier
 from cake_cli.models.loading import load_classifier
 from cake_cli.spec import InputSpec, format_shape
@@ -29,7 +29,7 @@ class Subject:
     sha256: str
 
 
-def settings_beside(settings: TeacherConfig, bank: SampleBank | None) -> TeacherConfig:
+def _settings_beside(settings: TeacherConfig, bank: SampleBank | None) -> TeacherConfig:
     """The teacher's settings, with the normalisation that its bank was made with where they say nothing of it.
 
     Args:
@@ -58,7 +58,15 @@ def open_teacher(settings: TeacherConfig, bank: SampleBank | None) -> Classifier
     """
     if settings.file is None:
         return None
-    teacher = load_classifier(Path(settings.file), settings)
+    filled = _settings_beside(settings, bank)
+    try:
+        teacher = load_classifier(Path(settings.file), filled)
+    except CakeError:
+        if bank is None or filled is settings:
+            raise
+        teacher = load_classifier(Path(settings.file), settings)
+        if bank.teacher_sha256 == teacher.sha256:
+            raise
     if bank is None:
         return teacher
     if bank.teacher_sha256 != teacher.sha256:
@@ -76,7 +84,9 @@ def open_teacher(settings: TeacherConfig, bank: SampleBank | None) -> Classifier
 
 
 def _same(one: InputSpec, other: InputSpec) -> bool:
-    """Whether both give the same normalised values to the same inputs."""
+    """Whether both give the same normalised values to the same inputs, and the file takes the same."""
+    if one.expects != other.expects and not (one.is_identity and other.is_identity):
+        return False
     if (one.shape, one.range is None) != (other.shape, other.range is None):
         return False
 
@@ -94,7 +104,29 @@ def _described(spec: InputSpec) -> str:
         for values in (spec.mean, spec.std)
     )
     bounds = "" if spec.range is None else f", from {spec.range[0]:g} to {spec.range[1]:g}"
-    return f"{format_shape(spec.shape)}, mean {mean}, std {std}{bounds}"
+    taken = ", raw for the file" if spec.expects == "raw" else ""
+    return f"{format_shape(spec.shape)}, mean {mean}, std {std}{bounds}{taken}"
+
+
+def require_same_classes(subject: Subject, begun: Path | None) -> None:
+    """Refuses an endpoint that answers of other classes than when a bank was begun, before anything is planned of it.
+
+    Args:
+        subject: as it is now.
+        begun: folder of the bank, if there is any.
+
+    Raises:
+        RunError: with both numbers.
+        DataError: if the bank is damaged.
+    """
+    if begun is None or not (begun / "manifest.json").is_file():
+        return
+    bank = SampleBank.open(begun)
+    if bank.teacher_sha256 == subject.sha256 and bank.classes != subject.classes:
+        raise RunError(
+            f"the teacher answers of {subject.classes} classes, and the bank {begun} was begun of {bank.classes}",
+            "bring back the model that answered then, and `cake resume`; or begin anew with another --out",
+        )
 
 
 def subject_of(teacher: Classifier | None, bank: SampleBank | None) -> Subject:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from cake_cli.errors import UsageError
 
@@ -355,14 +355,25 @@ class SynthesisConfig:
             decades if self.step_size_decades is None else self.step_size_decades,
         )
 
-    @property
-    def unused_beside_a_bank(self) -> tuple[str, ...]:
-        """Names of settings that differ from their defaults, and are of samples that a bank in their place holds."""
-        if self.bank is None:
-            return ()
-        own = ("bank", "init", "bounds", "rounds")  # starting points beside it are drawn; rounds are refused
-        given = [known.name for known in fields(self) if getattr(self, known.name) != known.default]
-        return tuple(name for name in given if name not in own)
+    def unused_beside(self, made: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of settings that have no part in a bank that is there, and are neither defaults nor what made it.
+
+        Args:
+            made: the settings of the bank, as its manifest has them.
+        """
+        own = {"bank", "init", "bounds", "rounds"}  # starting points beside it are drawn; rounds are refused
+        own |= {"method"} if self.only_labels else set()  # which decides what those are
+
+        def plain(value: object) -> object:
+            return list(value) if isinstance(value, tuple) else value
+
+        given = {known.name: getattr(self, known.name) for known in fields(self) if known.name not in own}
+        defaults = {known.name: known.default for known in fields(self)}
+        return tuple(
+            name
+            for name, value in given.items()
+            if value != defaults[name] and (name not in made or plain(value) != plain(made[name]))
+        )
 
     @property
     def outside_contract(self) -> tuple[str, ...]:

@@ -148,8 +148,6 @@ def dead_ranks(path: Path, ranks: Ranks) -> list[int]:
 def _open_or_create(prepared: Prepared, path: Path, reporter: Reporter) -> None:
     """Begins the bank, or makes one that a stopped run left ready to go on."""
     settings, engine = prepared.config.synthesis, _engine(prepared)
-    if engine.teacher.noise is not None:
-        reporter.warn(f"{engine.teacher.name}: {engine.teacher.noise}")
     if not (path / "manifest.json").exists():
         clear_leftovers(path)
         tuned = tune(prepared, engine, reporter)

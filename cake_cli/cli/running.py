@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,17 +43,17 @@ class RankDied(RunError):
     """Another rank of the job was killed, and torchrun ends this one; with what to type to go on."""
 
 
-def absolute(config: Config) -> Config:
-    """The configuration with paths that hold from any folder."""
+def absolute(config: Config, resolve: Callable[[Path], Path] = Path.resolve) -> Config:
+    """The configuration with paths that hold from any folder; by default the links among them are followed."""
 
     def full(path: str | None) -> str | None:
         if path is None or as_address(path) is not None:
             return path
         file, colon, function = path.rpartition(".py:")
         if colon:
-            return f"{Path(file).resolve()}{colon}{function}"
+            return f"{resolve(Path(file))}{colon}{function}"
         there = os.path.exists(path)  # noqa: PTH110  (a class map may be longer than the name of any file)
-        return str(Path(path).resolve()) if there else path
+        return str(resolve(Path(path))) if there else path
 
     def named(student: str | None) -> str | None:
         """An architecture's name is none of a file, whatever lies here."""
@@ -83,14 +84,15 @@ def absolute(config: Config) -> Config:
 
 
 def files_read(config: Config) -> list[Path]:
-    """The files and folders that a run with these settings needs, by absolute paths."""
-    full = absolute(config)
-    teacher, evaluation = full.teacher, full.evaluation
-    students = [full.student.architecture, *full.student.others, full.student.weights]
-    data = [full.synthesis.bank, full.training.real_data, evaluation.data, evaluation.data_root, evaluation.class_map]
-    named = [path for path in (teacher.file, teacher.arch, *students, *data) if path is not None]
-    parts = [part for path in named for part in (path, path.rpartition(":")[0])]  # of FILE.py:FUNCTION the file
-    return [Path(part) for part in parts if os.path.isabs(part) and os.path.exists(part)]  # noqa: PTH110, PTH117
+    """The files and folders that a run with these settings needs, by absolute paths; of links, where they lie, too."""
+    named: list[str] = []
+    for full in (absolute(config), absolute(config, Path.absolute)):
+        student, data = full.student, full.evaluation
+        given = [full.teacher.file, full.teacher.arch, student.architecture, *student.others, student.weights]
+        given += [full.synthesis.bank, full.training.real_data, data.data, data.data_root, data.class_map]
+        named += [path for path in given if path is not None]
+    files = [path if found is None else found[1] for path in named for found in (re.fullmatch(r"(.*\.py):.*", path),)]
+    return [Path(file) for file in files if os.path.isabs(file) and os.path.exists(file)]  # noqa: PTH110, PTH117
 
 
 def plan(
@@ -108,7 +110,7 @@ def plan(
     try:
         with console.stderr.status("opening the teacher, timing a step") if shown else nullcontext():
             begun = (out / "bank" if student else out) if goes_on else None
-            prepared, cost = settle(prepare(config, student=student), begun, ranks)
+            prepared, cost = settle(prepare(config, student=student, begun=begun), begun, ranks)
     except KeyboardInterrupt:
         raise Interrupted(UNBEGUN, "the same command") from None
     show_plan(console, prepared, cost, out)

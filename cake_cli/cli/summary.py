@@ -103,7 +103,8 @@ def show_plan(console: Console, prepared: Prepared, cost: Estimate, out: Path) -
     if prepared.doubt is not None:
         console.warn(prepared.doubt)
     if prepared.unused:
-        names = " and ".join(f"synthesis.{name}" for name in prepared.unused)
+        *first, last = (f"synthesis.{name}" for name in prepared.unused)
+        names = f"{', '.join(first)} and {last}" if first else last
         console.warn(f"the bank is there already, and {names} {'have' if prepared.unused[1:] else 'has'} no part in it")
     for data in (prepared.real, prepared.heldout):
         for note in data.notes if data is not None else ():

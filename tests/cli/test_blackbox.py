@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import SYNTHESIS, TINY, digest, record, refusal, save_heldout
 from tests.conftest import Outcome
 from tests.models.blackbox.files import int8, labels_only, trees
-from tests.models.blackbox.serving import Served, serving, tanh_scores
+from tests.models.blackbox.serving import Scores, Served, serving, tanh_scores
 
 Cake = Callable[..., Outcome]
 ASKED = ["--input-shape", "1,4,4"]
@@ -193,6 +193,8 @@ def test_noisy_answers_are_said_before_the_run(cake: Cake, served: Served) -> No
     assert outcome.code == 0, outcome.err
     assert "answers change: by " in outcome.err
     assert any("answers change: by " in told for told in record(Path("run"))["warnings"])
+    rounds = cake("distill", served.address, *ASKED, *TINY, "--rounds", "2", *ESTIMATED, "-o", "rounds").err
+    assert rounds.count("labels are noisy") == 2, "in the plan, and once as a warning"
 
 
 def test_a_noisy_model_that_is_another_one_is_noticed(cake: Cake, served: Served) -> None:
@@ -209,7 +211,30 @@ def test_a_noisy_model_that_is_another_one_is_noticed(cake: Cake, served: Served
     assert "answers change: by " in outcome.err, "it is the same, and noisy now"
 
 
-def test_a_model_of_other_classes_is_noticed(cake: Cake, served: Served) -> None:
+def test_another_model_is_noticed_among_probabilities_that_jitter(cake: Cake, served: Served) -> None:
+    draw, right, flags = np.random.default_rng(0), served.scores, [*ASKED, *SYNTHESIS, *ESTIMATED]
+
+    def jittering(scores: Scores) -> Scores:
+        def ask(rows: np.ndarray) -> np.ndarray:
+            odds = np.exp(4 * scores(rows))
+            return np.maximum(0, odds / odds.sum(1, keepdims=True) + 1e-4 * draw.normal(size=(len(rows), 3)))
+
+        return ask
+
+    served.scores = jittering(right)
+    served.dies_after = 5 + 13
+    refusal(cake("synthesize", served.address, *flags, "-o", "bank"), 5)
+    served.dies_after = None
+    served.scores = jittering(lambda rows: -right(rows))
+    assert "answers otherwise than when" in refusal(cake("resume", "bank"), 6)
+    served.scores = jittering(right)
+    outcome = cake("resume", "bank")
+    assert outcome.code == 0, outcome.err
+    assert "noisy" not in outcome.err, "so little is none"
+
+
+@pytest.mark.parametrize("classes", [6, 7])
+def test_a_model_of_other_classes_is_noticed(cake: Cake, served: Served, classes: int) -> None:
     right = served.scores
     served.dies_after = 5 + 13
     flags = [*ASKED, *SYNTHESIS, "--set", "set_size=30", *ESTIMATED]
@@ -217,9 +242,9 @@ def test_a_model_of_other_classes_is_noticed(cake: Cake, served: Served) -> None
     stopped = record(Path("run"))
     assert stopped["teacher_passes"]["forward"] > 0, "what was asked for is known of a run that stopped, too"
     served.dies_after = None
-    served.scores = tanh_scores(classes=6)
+    served.scores = tanh_scores(classes=classes)
     said = refusal(cake("resume", "run"), 6)
-    assert "answers of 6 classes, and the bank run/bank was begun of 3" in said
+    assert f"answers of {classes} classes, and the bank run/bank was begun of 3" in said
     served.scores = right
     assert cake("resume", "run").code == 0
 

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
+from cake_cli.spec import InputSpec
 from tests.cli.conftest import SYNTHESIS, TINY, TRAINING, record, refusal, snapshot, weights
-from tests.conftest import Outcome
+from tests.conftest import Outcome, save_mlp
 
 Cake = Callable[..., Outcome]
 STUDENT = [*TRAINING, "--student", "mlp:8", "--no-report"]
@@ -73,8 +75,32 @@ def test_the_steps_that_are_told_are_those_of_the_bank(cake: Cake, mlp_file: Pat
 def test_of_a_bank_settings_of_starting_points_have_a_part(cake: Cake, mlp_file: Path, bank: Path):
     flags = ["--set", "synthesis.init=smooth", "--set", "synthesis.bounds=none"]
     assert "no part" not in cake("distill", mlp_file, *STUDENT, "--bank", bank, *flags, "-o", "run").err
-    told = cake("train", bank, *STUDENT, "--set", "noise=langevin", "--set", "tv_weight=3", "-o", "again").err
-    assert "synthesis.tv_weight and synthesis.noise have no part in it" in told
+    flags = ["--set", "noise=langevin", "--set", "tv_weight=3", "--set", "tv=isotropic"]
+    told = cake("train", bank, *STUDENT, *flags, "-o", "again").err
+    assert "synthesis.tv_weight, synthesis.tv and synthesis.noise have no part in it" in told
+    assert "no part" not in cake("train", bank, *STUDENT, *SYNTHESIS, "-o", "same").err, "they made it"
+    noise = ["--method", "noise", "--set", "training.noise_samples=30"]
+    assert "no part" not in cake("distill", mlp_file, *STUDENT, "--bank", bank, *noise, "-o", "noise").err
+
+
+def test_the_bank_of_another_teacher_whose_settings_do_not_fit_this_one(cake: Cake, mlp_file: Path):
+    colour = save_mlp(Path("colour.onnx"), shape=(3, 4, 4))
+    flags = ["--mean", "0.5,0.4,0.3", "--std", "0.2,0.2,0.2"]
+    assert cake("synthesize", colour, *SYNTHESIS, *flags, "-o", "other").code == 0
+    said = refusal(cake("distill", mlp_file, *STUDENT, "--bank", "other", "-o", "run"), 4)
+    assert "was made from colour.onnx, not from this teacher.onnx" in said
+
+
+def test_a_file_that_would_be_given_raw_values_where_its_bank_holds_normalised_ones(cake: Cake, mlp_file: Path):
+    spec = InputSpec((1, 4, 4), (0.5,), (0.25,), (0.0, 1.0), expects="raw")
+    proto = onnx.load(mlp_file)
+    onnx.helper.set_model_props(proto, {"cake.input": json.dumps(spec.to_json())})
+    onnx.save(proto, mlp_file)
+    assert cake("synthesize", mlp_file, *SYNTHESIS, "-o", "raw").code == 0
+    flags = ["--bank", "raw", "--mean", "0.5", "--std", "0.25"]
+    said = refusal(cake("distill", mlp_file, *STUDENT, *flags, "-o", "run"), 2)
+    assert "from 0 to 1, raw for the file, and teacher.onnx would be given" in said
+    assert cake("distill", mlp_file, *STUDENT, "--bank", "raw", "-o", "run").code == 0
 
 
 @pytest.mark.parametrize("flags", [("--mean", "0.5", "--std", "0.5"), ("--input-range", "0,255")])
@@ -160,8 +186,17 @@ def test_what_a_run_reads_is_not_moved_aside_by_it(cake: Cake, mlp_file: Path, d
         said = refusal(cake(*command), 2)
         assert f"{needed} lies in run, which --force would move aside" in said
     assert snapshot(distilled).items() >= before.items()
-    assert "bank lies in bank" in refusal(cake("train", shutil.copytree(distilled / "bank", "bank"), *STUDENT,
-                                               "-o", "bank", "--force"), 2)  # fmt: skip
+    Path("run/link.npz").symlink_to(heldout.resolve())
+    assert "link.npz lies in run" in refusal(cake(*begin, *SYNTHESIS, "--data", "run/link.npz"), 2)
+    Path("link").symlink_to("run")
+    again = ["distill", "run/teacher.onnx", *STUDENT, *SYNTHESIS, "-o", "link", "--force", "--dry-run"]
+    assert cake(*again).code == 0, "the link alone would be moved"
+    Path("empty").mkdir()
+    empty = ["distill", mlp_file, *STUDENT, *SYNTHESIS, "--data", heldout, "--data-root", "empty", "-o", "empty"]
+    assert cake(*empty, "--dry-run").code == 0, "nothing would be moved"
+    own = shutil.copytree(distilled / "bank", "bank")
+    said = refusal(cake("train", own, *STUDENT, "-o", "bank", "--force"), 2)
+    assert "bank is needed, which --force would move aside" in said
 
 
 def test_a_bank_that_is_not_there(cake: Cake, tmp_path: Path):

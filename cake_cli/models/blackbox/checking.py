@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +19,10 @@ from cake_cli.models.verify import TOLERANCE, Measured, deviation, probe_rows
 
 MOVED = 1e-3
 """A difference, relative to the greatest score, from another answer to the same rows that is more than rounding."""
-NOISE = 5
-"""How many times as far apart as two answers of a noisy model are those that another model gave."""
+JITTER = 5
+"""How many times as far apart as two answers to the same rows are answers that depend on other rows."""
+LOOKS, NOISE = 8, 3
+"""Answers that are looked at where one is not as it was, and how many standard errors their mean may be off."""
 
 
 def measure_answers(opened: OpenedModel, rows: Tensor, *, verify: bool) -> Measured:
@@ -58,7 +59,7 @@ def measure_answers(opened: OpenedModel, rows: Tensor, *, verify: bool) -> Measu
         return Measured(box, "direct", first, (_asked(box),), (note,), constant=False, seconds_a_row=spent)
     apart = deviation(alone, first)
     twice = "the same answer twice" + (f" (within {moved:.0e})" if moved else "")
-    if apart <= max(TOLERANCE, NOISE * moved):
+    if apart <= max(TOLERANCE, JITTER * moved):
         checks = (f"rows independent (within {apart:.0e})", twice, _asked(box))
         return Measured(box, "direct", first, checks, seconds_a_row=spent)
     note = f"an answer depends on the other rows that are asked with it (by {apart:.1%}): rows are asked one by one"
@@ -98,13 +99,20 @@ class Moved:
 
 
 def moved_since(before: Tensor, now: Tensor) -> Moved | None:
-    """Whether logits (R, K) of the same rows are others than before; None if they are the same up to rounding."""
+    """Whether answers (R, K) to the same rows are others than before; None if they are the same up to rounding."""
     if before.shape != now.shape:
         return Moved(1.0, len(before), len(before))
     share = deviation(now, before)
     if share <= MOVED:
         return None
     return Moved(share, int((before.argmax(dim=1) != now.argmax(dim=1)).sum()), len(before))
+
+
+def _as_said(teacher: Classifier, logits: Tensor) -> Tensor:
+    """Logits (..., K) in terms of what was answered: a small difference of probabilities may be a large one of logs."""
+    if teacher.output_kind == "probs":
+        return logits.softmax(dim=-1)
+    return logits.sigmoid() if teacher.output_kind == "sigmoid" else logits
 
 
 def asked_again(teacher: Classifier, hardware: Hardware) -> Tensor | None:
@@ -132,38 +140,42 @@ def still_the_same(
         bank: for the message.
 
     Returns:
-        The teacher; one that looks no more if its answers are noisy.
+        The teacher; one that looks no more if its answers are noisy, which more of them than differ by chance decide.
 
     Raises:
         RunError: with how far they have moved.
     """
-    moved = None if now is None else moved_since(begun, now)
-    if now is not None and (moved is None or is_noisy(teacher, hardware, [begun, now])):
-        if moved is not None:
-            reporter.warn(f"{teacher.name} answers the same question otherwise now and then, so labels are noisy")
-            teacher = replace(teacher, answers=None)
+    if now is None and teacher.noise is None:
         return teacher
-    if now is None and teacher.noise is not None:
-        one, other = (_asked_of(teacher, hardware, len(begun)) for _ in range(2))
-        moved = moved_since(begun, one)
-        if moved is None or moved.share <= NOISE * deviation(one, other):
-            return teacher
-    if moved is None:
+    known = _as_said(teacher, begun)
+    moved = None if now is None else moved_since(known, _as_said(teacher, now))
+    if now is not None and moved is None:
         return teacher
+    looks = [now] if now is not None else []
+    looks += [_asked_of(teacher, hardware, len(begun)) for _ in range(LOOKS - len(looks))]
+    if all(look.shape == begun.shape for look in looks):
+        answers = _as_said(teacher, torch.stack(looks))
+        if _is_noise(known, answers):
+            if teacher.noise is None:
+                told = f"{teacher.name} answers the same question otherwise now and then, so labels are noisy"
+                reporter.warn(told)
+            return replace(teacher, answers=None)
+        moved = moved_since(known, answers.mean(dim=0))
     raise RunError(
-        f"{teacher.name} answers otherwise than when the bank {bank} was begun: {moved}",
+        f"{teacher.name} answers otherwise than when the bank {bank} was begun: {moved or Moved(1.0, 0, len(begun))}",
         "bring back the model that answered then, and `cake resume`; or begin anew with another --out",
     )
 
 
-def is_noisy(teacher: Classifier, hardware: Hardware, known: Sequence[Tensor]) -> bool:
-    """Whether answers change from one question to the next, rather than with the model: asked for twice more.
+def _is_noise(known: Tensor, answers: Tensor) -> bool:
+    """Whether answers differ by chance from what they were, rather than with the model.
 
     Args:
-        teacher: a black box.
-        hardware: the device.
-        known: two different answers to the rows of its check, (R, K) each.
+        known: what was answered once, (R, K).
+        answers: what is answered now, (L, R, K).
     """
-    now = [answer for _ in range(2) if (answer := asked_again(teacher, hardware)) is not None]
-    back = any(moved_since(known[0], answer) is None for answer in now)
-    return back or any(moved_since(known[-1], answer) is not None for answer in now)
+    mean = answers.mean(dim=0)
+    spread = max(deviation(answer, mean) for answer in answers)
+    near = deviation(mean, known) <= max(MOVED, NOISE * spread / len(answers) ** 0.5)
+    same = (answers.argmax(dim=2) == known.argmax(dim=1)).float().mean()
+    return near and bool(same >= 0.5)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from cake_cli.errors import EnvironmentFault, RunError, UsageError
 from cake_cli.models.blackbox.deadline import PIECE, TimedHTTP, TimedHTTPS
@@ -29,6 +29,9 @@ LONGEST_PAUSE = 120.0
 MOST_BYTES = 64 * 2**20
 """Of an answer."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+SHORTEST_SECRET = 6
+"""Characters of a word of a token that is hidden where an answer repeats it: shorter ones are in anything."""
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 GO_ON = "a run that it stopped goes on with `cake resume`"
 TOO_LARGE = 413
 """The status code of a request of too many rows."""
@@ -99,7 +102,8 @@ class Client:
         self.retries = retries
         self.header = header
         value = "" if header is None else header[1]
-        self._secrets = [part for part in (value, *value.split()[-1:]) if part]
+        words = (value, *re.split(r"[\s;,=]+(?=[^=])", value))
+        self._secrets = [word for word in words if len(word) >= SHORTEST_SECRET]
         self.pause = pause
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect, TimedHTTP, TimedHTTPS)
 
@@ -130,7 +134,7 @@ class Client:
                 pause = wait if asked is None else asked
             except (OSError, http.client.HTTPException) as fault:
                 reason = fault.reason if isinstance(fault, urllib.error.URLError) else fault
-                why = f"{self.host} does not answer: {_said(self.without_token(str(reason)) or type(reason).__name__)}"
+                why = f"{self.host} does not answer: {_said(reason)}"
                 if "CERTIFICATE_VERIFY_FAILED" in why:
                     raise self._stopped(why) from None
                 pause = wait
@@ -163,15 +167,18 @@ class Client:
     def _refusal(self, fault: urllib.error.HTTPError) -> str:
         """``host answered 503 Service Unavailable``, with where it wanted to send us."""
         to = fault.headers.get("Location")
-        sent = f", a redirect to {to}, which is not followed" if 300 <= fault.code < 400 and to else ""
-        reason = f" {fault.reason}" if fault.reason else ""
-        return self.without_token(f"{self.host} answered {fault.code}{reason}{sent}")
+        away = to is not None and 300 <= fault.code < 400
+        sent = f", a redirect to {self.without_token(to or '')}, which is not followed" if away else ""
+        reason = f" {self.without_token(fault.reason)}" if fault.reason else ""
+        return f"{self.host} answered {fault.code}{reason}{sent}"
 
     def without_token(self, text: str) -> str:
         """Some text of an answer, which may repeat what it was asked with, fit to be written down."""
+        plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).replace(r"\/", "/")  # as JSON may write it
+        hidden = plain
         for secret in self._secrets:
-            text = text.replace(secret, "***").replace(secret.replace("/", r"\/"), "***")  # as JSON may write it
-        return text
+            hidden = hidden.replace(secret, "***").replace(quote(secret, safe=""), "***")
+        return text if hidden == plain else hidden
 
     def _stopped(self, why: str, first: str = "check the address and the server") -> EnvironmentFault:
         return EnvironmentFault(why, f"{first}; {GO_ON}")
