@@ -140,7 +140,7 @@ def still_the_same(
         bank: for the message.
 
     Returns:
-        The teacher; one that looks no more if its answers are noisy, which more of them than differ by chance decide.
+        The teacher; one that looks no more if its answers turn out to be noisy, by `LOOKS` of them.
 
     Raises:
         RunError: with how far they have moved.
