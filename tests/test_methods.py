@@ -66,6 +66,7 @@ def test_every_choice_arrives(teacher: Classifier, cpu: Hardware) -> None:
     assert (balanced.terms["entropy"], balanced.whole_sets) == ((5.0, negative_entropy), True)
     assert update_of(SynthesisConfig(optimizer="adam", max_update=0.1), KNOWN) == Adam(0.1)
     assert update_of(SynthesisConfig(optimizer="sgd"), KNOWN) == Sgd(0.3)
+    assert build_engine(SynthesisConfig(redraws=3), teacher, PLAN, seed=0, hardware=cpu).redraws == 3
     spaces = {name: space_of(SynthesisConfig(bounds=name), KNOWN, cpu) for name in ("none", "clamp", "reparametrise")}
     assert [type(space) for space in spaces.values()] == [Anywhere, Clamped, Squashed]
 

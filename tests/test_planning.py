@@ -46,6 +46,17 @@ def test_what_is_prepared(prepared: Prepared) -> None:
     assert not prepared.trains_baseline
 
 
+def test_a_cap_on_replay_makes_the_work_between_rounds_less(mlp_file: Path) -> None:
+    """And with it the epochs of the noise baseline, which learns as many rows as its student."""
+    config = small(mlp_file)
+    config = replace(config, synthesis=replace(config.synthesis, samples=180, rounds=3))
+    works = [
+        prepare(replace(config, training=replace(config.training, replay=replay)), student=True).work_between
+        for replay in (None, 60, 90)
+    ]
+    assert works[1:] == pytest.approx([works[0] * 2 / 3, works[0]])
+
+
 def test_several_students_are_each_known_before_the_start(mlp_file: Path) -> None:
     students = StudentConfig("linear", others=("mlp:8", "vit:dim=8,depth=1,heads=2"))
     prepared = prepare(replace(small(mlp_file), student=students), student=True)

@@ -283,3 +283,14 @@ def test_noise_is_learned_beside_the_bank_and_counted(config: Config, tmp_path: 
     alone = replace(mixed, teacher=replace(mixed.teacher, file=None), synthesis=bank)
     with pytest.raises(UsageError, match="needed to label noise"):
         prepare(alone, student=True)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("ema", 0.5), ("clip", 0.5), ("lr_schedule", "cosine")])
+def test_settings_of_the_optimizer_arrive(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, value: object
+):
+    given: list[dict[str, object]] = []
+    original = training.train
+    monkeypatch.setattr(training, "train", lambda *args, **more: given.append(more) or original(*args, **more))
+    run_of(with_training(config, **{setting: value}), tmp_path / "run")
+    assert [more[setting] for more in given] == [value]

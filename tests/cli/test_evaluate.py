@@ -253,15 +253,21 @@ def test_models_that_name_classes_otherwise_are_told(cake: Cake, mlp_file: Path,
     assert "2 classes of a.onnx and b.onnx have different names (class 1 is 'y' and 'z')" in outcome.err
 
 
-def test_models_of_another_range_are_shown_the_same_picture(cake: Cake, mlp_file: Path, heldout: Path):
-    """One network takes 0 to 1, the other the same values times 255."""
+@pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0)])
+def test_models_of_another_range_are_shown_the_same_picture(
+    cake: Cake, mlp_file: Path, heldout: Path, low: float, high: float
+):
+    """One network takes 0 to 1, the other the same values brought to a range of its own."""
     proto = onnx.load(mlp_file)
-    first = next(tensor for tensor in proto.graph.initializer if tensor.name == "w1")
-    first.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(first) / 255, "w1"))
-    spec = InputSpec((1, 4, 4), (0.0,), (1.0,), (0.0, 255.0), expects="raw")
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    weight, bias = (onnx.numpy_helper.to_array(tensors[name]) for name in ("w1", "b1"))  # (16, 16), (16,)
+    changed = {"w1": weight / (high - low), "b1": bias - weight.sum(axis=0) * low / (high - low)}
+    for name, values in changed.items():
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), name))
+    spec = InputSpec((1, 4, 4), (0.0,), (1.0,), (low, high), expects="raw")
     onnx.helper.set_model_props(proto, {"cake.input": json.dumps(spec.to_json())})
-    onnx.save(proto, "bytes.onnx")
-    for pair in ((mlp_file, "bytes.onnx"), ("bytes.onnx", mlp_file)):
+    onnx.save(proto, "other.onnx")
+    for pair in ((mlp_file, "other.onnx"), ("other.onnx", mlp_file)):
         found = json.loads(cake("evaluate", pair[0], "--against", pair[1], "--data", heldout, "--json").out)
         assert found["agreement"] == 1.0
         assert found["kl"] < 1e-8

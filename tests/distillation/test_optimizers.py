@@ -34,3 +34,9 @@ def test_what_is_asked_for_wins():
     assert isinstance(built, torch.optim.AdamW)
     assert (built.defaults["lr"], built.defaults["betas"]) == (0.02, BETAS)
     assert UpdateRule.for_network(network, "sgd", momentum=0.5).build(network).defaults["momentum"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_rate_and_decay_arrive(name: str):
+    built = UpdateRule(name, 0.5, 0.25).build(nn.Linear(2, 2))  # type: ignore[arg-type]
+    assert (built.defaults["lr"], built.defaults["weight_decay"]) == (0.5, 0.25)

@@ -77,6 +77,7 @@ def test_the_learning_rate_is_one_cycle(cpu: Hardware) -> None:
     rates = [epoch.lr for epoch in fit(network(), cpu, epochs=10)]
     peak = rates.index(max(rates))
     assert 0 < peak < 5
+    assert max(rates) == pytest.approx(0.1, rel=0.01)
     assert rates[-1] < 1e-3 < rates[0]
 
 
@@ -288,3 +289,23 @@ def test_what_stands_for_the_student_is_what_learns(cpu: Hardware) -> None:
     fit(through, cpu, forward=forward)
     assert calls == [32] * 36
     assert same(alone, through)
+
+
+def test_every_epoch_trains_in_training_mode_and_in_an_order_of_its_own(cpu: Hardware) -> None:
+    """Though what is held out was measured in between, which takes the student out of it."""
+    student, modes, firsts = network(), [], []
+
+    def forward(rows: Tensor) -> Tensor:
+        modes.append(student.training)
+        firsts.append(rows[0].clone())
+        return student(rows)  # type: ignore[no-any-return]
+
+    fit(student, cpu, epochs=3, heldout=samples(50), batch_size=100, forward=forward)
+    assert modes == [True] * 6
+    assert len(torch.stack(firsts[::2]).unique(dim=0)) == 3
+
+
+def test_agreement_is_that_of_the_weights_that_are_kept(cpu: Hardware) -> None:
+    student, held = network(), samples(200)
+    epochs = fit(student, cpu, epochs=1, ema=0.999, heldout=held, batch_size=8)
+    assert epochs[-1].agreement == measure_agreement(student, held, cpu)

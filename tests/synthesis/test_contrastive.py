@@ -56,6 +56,20 @@ def test_soft_nearest_neighbours_by_hand(temperature: float) -> None:
     torch.testing.assert_close(found, torch.full((SIZE,), expected, dtype=torch.float64))
 
 
+def test_the_scale_of_soft_nearest_neighbours_is_not_followed() -> None:
+    """Its gradient is that of the distances, with their mean held fixed."""
+    given, temperature = part(draw(), 0), 0.1
+    leaf = given.logits.clone().requires_grad_()
+    distances = (leaf[:, None] - leaf[None]).square().sum(2)  # (N, N)
+    off = ~torch.eye(SIZE, dtype=torch.bool)
+    near = (-distances / (temperature * distances.detach().sum() / (SIZE * (SIZE - 1)))).exp()
+    alike = (given.targets[:, None] == given.targets[None]) & off
+    counted = alike.any(dim=1)
+    losses = -((near * alike).sum(1)[counted] / (near * off).sum(1)[counted]).log()
+    (wanted,) = torch.autograd.grad(SIZE / losses.mean(), leaf)
+    torch.testing.assert_close(gradient(SoftNearestNeighbour(temperature), given), wanted)
+
+
 def test_soft_nearest_neighbours_fall_where_classes_mix() -> None:
     given = draw()
     apart = given.logits + 20 * F.one_hot(given.targets, CLASSES)

@@ -57,7 +57,8 @@ def test_samples_reach_their_targets_and_labels_are_the_teachers(toy_teacher: Cl
 
 
 def test_the_step_is_plain_sgd_on_the_objective(toy_teacher: Classifier, cpu: Hardware) -> None:
-    engine = make_engine(toy_teacher, cpu, steps=1)
+    objective = cake_objective(toy_teacher.spec, cls=5.0, contrastive=0.5, tv=3.0)
+    engine = make_engine(toy_teacher, cpu, steps=1, objective=objective)
     before, after = joined(replace(engine, steps=0)), joined(engine)
     leaf = before.inputs.clone().requires_grad_()
     total, _ = engine.objective(Candidates(leaf, toy_teacher(leaf), after.targets, 4))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from cake_cli.config import SynthesisConfig, TeacherConfig
@@ -16,6 +17,7 @@ from cake_cli.hardware import Hardware
 from cake_cli.methods import build_engine, passes_of, require_gradient, within_queries
 from cake_cli.models.classifier import Classifier
 from cake_cli.spec import InputSpec
+from cake_cli.synthesis.disagreement import Disagreement
 from cake_cli.synthesis.engine import Engine, Passes
 from cake_cli.synthesis.estimated import Estimator, cosines
 from cake_cli.synthesis.noise import stream
@@ -137,6 +139,22 @@ def test_with_all_directions_samples_come_out_as_with_the_teachers_gradient(
     assert float((found - wanted).norm() / wanted.norm()) < 0.01
 
 
+def test_the_students_own_gradient_is_added_to_what_is_estimated(toy_teacher: Classifier, cpu: Hardware) -> None:
+    """So that rounds against a teacher of outputs alone pull as rounds against any other."""
+    settings = replace(SETTINGS, directions=16, smoothing=0.003, optimizer="sgd", tv_weight=0.0)
+    torch.manual_seed(7)
+    against = Disagreement(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).eval().requires_grad_(False), cpu)
+
+    def made(settings: SynthesisConfig, teacher: Classifier) -> torch.Tensor:
+        engine = engine_of(settings, teacher, cpu)
+        engine = replace(engine, objective=engine.objective.against(against, 20.0))
+        return engine.wave(range(1), SILENT.stage("", 1, "")).samples.inputs
+
+    wanted = made(replace(settings, gradients="auto"), toy_teacher)
+    found = made(settings, counting(toy_teacher)[1])
+    assert float((found - wanted).norm() / wanted.norm()) < 0.01
+
+
 def test_a_set_is_the_same_in_whatever_wave_it_is_made(toy_teacher: Classifier, cpu: Hardware) -> None:
     engine = engine_of(SETTINGS, toy_teacher, cpu)
     silent = SILENT.stage("", 1, "")
@@ -169,6 +187,13 @@ def test_a_budget_pays_for_samples_or_for_steps() -> None:
     assert within_queries(asked, SPEC, 100).samples == 1000
     assert within_queries(replace(asked, samples=250), SPEC, 100).samples == 300
     assert within_queries(replace(asked, samples=5000), SPEC, 100).samples == 1000
+
+
+@pytest.mark.parametrize("budget", range(240, 1500, 37))
+def test_as_many_steps_are_taken_as_a_budget_pays_for_and_no_more(budget: int) -> None:
+    found = within_queries(replace(SETTINGS, queries=budget, steps=100), SPEC, 12)
+    one_more = replace(found, steps=found.steps + 1)
+    assert passes_of(found, SPEC, 24).forward <= budget < passes_of(one_more, SPEC, 24).forward
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,12 @@ def test_without_a_range_they_are_smooth_and_vectors_are_normal() -> None:
     for shape, same in (((1, 8, 8), "smooth"), ((5,), "normal")):
         shown, other = (draw_start(shape, 9, stream(0, 0, "start"), init) for init in ("scenes", same))  # type: ignore[arg-type]
         assert torch.equal(shown, other)
+
+
+def test_kinds_are_mixed_within_a_set() -> None:
+    """Pictures of two tones within the range are strokes, and no third of a set is without them."""
+    rows = draw_start((1, 32, 32), 300, stream(0, 0, "start"), "scenes", BOUNDS).flatten(1)
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    near = ((rows - low < 0.05) | (high - rows < 0.05)).float().mean(1)
+    strokes = ((near > 0.8) & (low.flatten() > 0) & (high.flatten() < 1)).view(3, 100).sum(1)
+    assert int(strokes.min()) > 0.15 * int(strokes.sum())

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from cake_cli.hardware import Hardware
 from cake_cli.models.classifier import Classifier
+from cake_cli.synthesis.disagreement import Disagreement
 from cake_cli.synthesis.engine import Engine, Wave
 from cake_cli.synthesis.noise import draw_start, stream
+from cake_cli.synthesis.objective import cake_objective
 from cake_cli.synthesis.starts import is_dead
+from cake_cli.synthesis.update import Adam
 from tests.synthesis.test_engine import STAGE, joined, make_engine, waves
 
 
@@ -116,3 +119,30 @@ def test_a_sample_on_its_target_to_the_last_bit_is_not_dead(toy_teacher: Classif
 
 def test_only_labelled_samples_have_no_dead(half_dead: Classifier, cpu: Hardware) -> None:
     assert {wave.dead for wave in waves(make_engine(half_dead, cpu, steps=0, redraws=5))} == {None}
+
+
+def test_passes_through_the_student_are_counted_where_a_step_is_repeated(half_dead: Classifier, cpu: Hardware) -> None:
+    torch.manual_seed(7)
+    student = HalfDead(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).eval().requires_grad_(False))
+    asked: list[int] = []
+
+    def counted(inputs: Tensor) -> Tensor:
+        asked.append(len(inputs))
+        return student(inputs)  # type: ignore[no-any-return]
+
+    engine = make_engine(half_dead, cpu, redraws=4)
+    engine = replace(engine, objective=engine.objective.against(Disagreement(counted, cpu), 1.0))  # type: ignore[arg-type]
+    wave = engine.wave(engine.plan.waves[0], STAGE)
+    assert count(wave.redrawn) > 0
+    assert wave.student_passes.forward == wave.student_passes.backward == sum(asked)
+
+
+def test_a_repeated_step_is_the_first_of_all_rows(half_dead: Classifier, cpu: Hardware) -> None:
+    """Rows that were alive go the way that they go without redraws, whatever the optimizer remembers."""
+    engine = make_engine(half_dead, cpu, update=Adam(), redraws=30, steps=3)
+    engine = replace(engine, objective=cake_objective(half_dead.spec, cls=5.0, contrastive=0.0, tv=1.0))
+    drawn, plain = waves(engine)[0], waves(replace(engine, redraws=0))[0]
+    assert drawn.redrawn is not None
+    assert 0 < count(drawn.redrawn) < len(drawn.redrawn)
+    alive = ~drawn.redrawn
+    torch.testing.assert_close(drawn.samples.inputs[alive], plain.samples.inputs[alive])
