@@ -58,7 +58,9 @@ class Wave:
     terms: dict[str, float]
     """Mean of each term of the objective at the last step, unweighted."""
     dead: Tensor | None = None
-    """(N,), bool: where the teacher has no gradient after redrawing; None where no gradient was asked for."""
+    """(N,), bool: where the teacher has no gradient after redrawing; None where no gradient was asked for.
+
+    With a disagreement, where neither it nor the student has one: the student's moves a sample, too."""
     redrawn: Tensor | None = None
     """(N,), bool: where the starting point was redrawn."""
     student_passes: Passes = field(default_factory=Passes)
