@@ -262,17 +262,25 @@ def _kept(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(TEMPORARY)}
 
 
-def check_file(path: Path, *, force: bool) -> None:
+def check_file(path: Path, *, force: bool, reads: Sequence[Path] = ()) -> None:
     """Refuses a file that cannot or may not be written, before any work is done; changes nothing.
 
+    Args:
+        path: a file, there or not.
+        force: whether what is there will be moved aside.
+        reads: files and folders that the command needs, by absolute paths.
+
     Raises:
-        UsageError: if it exists and not `force`, is a folder, or its folder is missing or not writable.
+        UsageError: if it exists and not `force`, is a folder, or its folder is missing or not writable; or if it is
+            needed.
     """
     try:
         if path.is_dir():
             raise UsageError(f"{path} is a folder, not a file", "the name of a file")
         if (path.is_symlink() or path.exists()) and not force:
             raise UsageError(f"{path} exists", "another name, or --force to move it aside")
+        if path.is_file() and not path.is_symlink() and path.resolve() in reads:  # of a link the link is moved
+            raise UsageError(f"{path} is needed, which --force would move aside", "another name")
         if not path.parent.is_dir():
             raise UsageError(f"{path} cannot be written: there is no folder {path.parent}", f"mkdir -p {path.parent}")
         if not os.access(path.parent, os.W_OK):

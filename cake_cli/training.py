@@ -157,7 +157,9 @@ def learn(
         bank = run.record.get("bank")
         if bank is None:
             raise
-        again = shlex.join(["cake", "train", str(bank), "--student", *prepared.students])
+        weights = prepared.config.student.weights
+        start = [] if weights is None else ["--init", weights]
+        again = shlex.join(["cake", "train", str(bank), "--student", *prepared.students, *start])
         raise RunError(fault.what, f"the bank is whole: {again} {fault.fix}") from fault
 
 

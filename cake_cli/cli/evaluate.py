@@ -110,12 +110,17 @@ def evaluate(
     console = Console(quiet=quiet, json_output=json, progress=progress)
     from cake_cli.assessment import assess, require_agreement
     from cake_cli.cli.progress import reporter_of
+    from cake_cli.cli.running import files_read
     from cake_cli.storage import check_file, check_output
 
+    named = [*models, *([] if against is None else [against])]
+    needed = [*files_read(settings), *(place for path in named for place in (path.absolute(), path.resolve()))]
     if csv is not None:
-        check_file(csv, force=force)
+        check_file(csv, force=force, reads=needed)
     if pictures is not None:
-        check_output(pictures, force=force)
+        check_output(pictures, force=force, reads=needed)
+    if csv is not None and pictures is not None and csv.resolve() == pictures.resolve():
+        raise UsageError(f"--csv and --pictures are both {csv}", "a file and a folder of two names")
     found = assess(
         models,
         settings,

@@ -111,7 +111,7 @@ class _TeacherTally:
             evaluation,
             agreement=agreed / samples,
             agreement_interval=wilson_interval(agreed / samples, samples),
-            kl=self._divergence / samples,
+            kl=max(self._divergence / samples, 0.0),  # rounding of equal outputs
             agreement_by_confidence=tuple(
                 ConfidenceBin(low, high, count, both / count if count else None)
                 for (low, high), count, both in zip(

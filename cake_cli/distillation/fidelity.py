@@ -109,15 +109,14 @@ def row_agreement(student: nn.Module, samples: Feed, hardware: Hardware) -> Tens
 
 
 def _agreed(student: nn.Module, samples: Feed, hardware: Hardware, batch_size: int = 1000) -> Tensor:
-    """(N,) bool, on the device."""
+    """(N,) bool, on the device; of answers that are not finite, False: they choose no class."""
     student.eval()
+    agreed = []
     with torch.no_grad(), hardware.autocast():
-        return torch.cat(
-            [
-                student(batch.inputs).argmax(dim=1) == batch.logits.argmax(dim=1)
-                for batch in samples.batches(in_turn(len(samples), batch_size, samples.grain))
-            ]
-        )
+        for batch in samples.batches(in_turn(len(samples), batch_size, samples.grain)):
+            logits = student(batch.inputs)  # (B, K)
+            agreed.append((logits.argmax(dim=1) == batch.logits.argmax(dim=1)) & logits.isfinite().all(dim=1))
+    return torch.cat(agreed)
 
 
 def known_by_heart(learned: Tensor, heldout: Tensor) -> float | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cake_cli.errors import ModelFileError
 from cake_cli.models.formats import sniff
+from cake_cli.models.placing import put_into
 
 
 def start_from(network: nn.Module, path: Path, name: str) -> None:
@@ -21,7 +22,7 @@ def start_from(network: nn.Module, path: Path, name: str) -> None:
     Raises:
         ModelFileError: as `fitting_weights`.
     """
-    network.load_state_dict(fitting_weights(network, path, name), strict=True)
+    put_into(network, fitting_weights(network, path, name))
 
 
 def fitting_weights(network: nn.Module, path: Path, name: str) -> dict[str, Tensor]:
@@ -46,5 +47,6 @@ def fitting_weights(network: nn.Module, path: Path, name: str) -> dict[str, Tens
     stated = "" if made is None else f", but of {made} with {weights.metadata.get('cake.classes')} classes"
     raise ModelFileError(
         f"the weights of {path} are not those of {name} for this teacher{stated}: {told}",
-        "weights of this architecture, input and classes, or none" + ("" if made is None else f"; or --student {made}"),
+        "weights of this architecture, input and classes, or none"
+        + ("" if made is None or made == name else f"; or --student {made}"),
     )

@@ -37,6 +37,7 @@ from cake_cli.errors import ModelFileError, UsageError
 from cake_cli.forms import parse_json
 from cake_cli.models.architectures import build_student, written_options
 from cake_cli.models.classifier import Classifier
+from cake_cli.models.placing import put_into
 from cake_cli.models.source import read_source, require_file
 from cake_cli.models.weightless import Weightless
 from cake_cli.spec import InputSpec
@@ -218,11 +219,11 @@ def _rebuilt(name: str, shape: tuple[int, ...], classes: int, tensors: dict[str,
     """The network of a name with the weights in it, all of them and no others."""
     if read_student(name).kind != "name":
         network = build_student(name, shape, classes)
-        network.load_state_dict(tensors, strict=True)
+        put_into(network, tensors)
         return network
     with Weightless():
         network = build_student(name, shape, classes)
-    network.load_state_dict(tensors, strict=True, assign=True)
+    put_into(network, tensors, assign=True)
     bare = [key for key, tensor in (*network.named_parameters(), *network.named_buffers()) if tensor.is_meta]
     if bare:
         raise ValueError(f"{bare[0]} is not in the file")

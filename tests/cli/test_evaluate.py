@@ -185,6 +185,23 @@ def test_figures_as_csv(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Pat
     assert Path("figures.csv.old-1").is_file()
 
 
+@pytest.mark.parametrize("name", ["heldout.npz", "other.onnx", "teacher.onnx"])
+def test_force_moves_nothing_aside_that_is_measured(
+    cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path, name: str
+):
+    """Neither the data, nor a model, nor the teacher, nor a folder that holds one."""
+    other = save_mlp(tmp_path / "other.onnx", seed=1)
+    line = ["evaluate", other, "--data", heldout, "--against", mlp_file, "--force"]
+    place = next(path for path in (heldout, other, mlp_file) if path.name == name)
+    for more in (["--csv", place], ["--pictures", place.parent]):
+        outcome = cake(*line, *more)
+        assert outcome.code == 2
+        assert "which --force would move aside" in outcome.err
+        assert place.is_file()
+    assert "both figures" in cake(*line, "--csv", "figures", "--pictures", "figures").err
+    assert not Path("figures").exists()
+
+
 def test_pictures(cake: Cake, mlp_file: Path, heldout: Path, tmp_path: Path):
     other = save_mlp(tmp_path / "$o$th er.onnx", seed=1)
     line = ["evaluate", other, "--data", heldout, "--against", mlp_file, "--pictures", "drawn"]

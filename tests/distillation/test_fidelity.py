@@ -129,3 +129,11 @@ def test_an_interval_of_all_or_nothing_is_within_bounds(right: float) -> None:
     found = balanced_agreement(torch.full((3,), right), torch.tensor([0, 0, 1]))
     assert found.value == right
     assert 0 <= found.low < found.high <= 1
+
+
+def test_answers_that_are_not_finite_agree_with_nothing(cpu: Hardware) -> None:
+    """The first class is the most probable one of NaN, and the teacher's."""
+    samples = Labelled(torch.zeros(4, 1), torch.tensor([[1.0, 0.0]]).repeat(4, 1))
+    lost = nn.Linear(1, 2)
+    nn.init.constant_(lost.bias, float("nan"))
+    assert measure_agreement(lost, samples, cpu) == 0.0

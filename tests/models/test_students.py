@@ -40,7 +40,7 @@ def student_file(tmp_path: Path) -> Path:
     ("cnn", None), ("mlp", "256,256"), ("mlp:9", "9"), ("linear", None), ("resnet4", None), ("wrn-10-1", None),
     ("vit", "patch=2,dim=64,depth=6,heads=4"), ("vit:depth=1,dim=8", "patch=2,dim=8,depth=1,heads=4"),
     ("resnet18", "form=small"), ("resnet18:form=published", "form=published"), ("squeezenet1_1", "form=small"),
-    ("swin_t", "form=small"),
+    ("swin_t", "form=small"), ("mnasnet0_5", "form=small"), ("mobilenet_v3_small", "form=small"),
 ])  # fmt: skip
 def test_a_student_needs_nothing_but_its_file(tmp_path: Path, name: str, options: str | None) -> None:
     network = saved(tmp_path / "s.safetensors", name)

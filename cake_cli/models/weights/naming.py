@@ -12,6 +12,7 @@ from cake_cli.catalog import STUDENTS, is_named, read_student
 from cake_cli.errors import ModelFileError, UsageError, did_you_mean
 from cake_cli.models.architectures import build_student, written_options
 from cake_cli.models.architectures.timm import import_timm
+from cake_cli.models.placing import put_into
 from cake_cli.models.source import Source, call_function, read_source
 from cake_cli.models.weightless import Weightless
 from cake_cli.models.weights import torchvision
@@ -167,7 +168,7 @@ def load(module: nn.Module, tensors: dict[str, Tensor], name: str, weights: Weig
         hint = _other(name, fits[0]) if fits else "another --arch; `cake inspect FILE` lists those that fit"
         raise ModelFileError(f"the weights of {weights.path} are not those of {name}: {told}", hint)
     require_floats(wanted, tensors, name, weights.path)
-    module.load_state_dict(filled(wanted, tensors), strict=True, assign=True)
+    put_into(module, filled(wanted, tensors), assign=True)
     bare = [key for key, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if bare:
         raise ModelFileError(
