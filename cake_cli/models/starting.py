@@ -47,6 +47,5 @@ def fitting_weights(network: nn.Module, path: Path, name: str) -> dict[str, Tens
     stated = "" if made is None else f", but of {made} with {weights.metadata.get('cake.classes')} classes"
     raise ModelFileError(
         f"the weights of {path} are not those of {name} for this teacher{stated}: {told}",
-        "weights of this architecture, input and classes, or none"
-        + ("" if made is None or made == name else f"; or --student {made}"),
+        "weights of this architecture, input and classes, or none" + ("" if made is None else f"; or --student {made}"),
     )
